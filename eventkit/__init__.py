@@ -1,0 +1,1 @@
+"""Events and commands, written once; the broker is a setting."""

@@ -1,0 +1,112 @@
+"""The names of headers, and how their values become text: the same rules on every broker (pure).
+
+A `Message` carries these names on every broker; an adapter writes them in the form usual on its own: `ce_id` on Kafka,
+properties instead of `content-type`, `message_id` and `correlation_id` on RabbitMQ, percent-encoded on NATS and Redis.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import quote, unquote
+
+from eventkit.errors import InvalidMessage
+
+# CloudEvents 1.0, binary mode (attributes and the extensions partitioning, correlation and expirytime)
+SPECVERSION = "ce-specversion"
+ID = "ce-id"
+SOURCE = "ce-source"
+TYPE = "ce-type"
+TIME = "ce-time"
+SUBJECT = "ce-subject"
+VERSION = "ce-dataversion"
+PARTITION_KEY = "ce-partitionkey"
+CORRELATION = "ce-correlationid"
+CAUSATION = "ce-causationid"
+EXPIRY = "ce-expirytime"
+CONTENT_TYPE = "content-type"
+
+# what others read: FastStream, and the brokers' own tools
+CORRELATION_ID = "correlation_id"
+MESSAGE_ID = "message_id"
+"""Unique for each copy of a message, and the same when the same copy is published again: brokers drop repeats by it."""
+REPLY_TO = "reply_to"
+
+# W3C Trace Context
+TRACEPARENT = "traceparent"
+TRACESTATE = "tracestate"
+
+# ours
+ATTEMPT = "ek-attempt"
+GROUP = "ek-group"
+ORIGIN = "ek-origin"
+DUE = "ek-due"
+WAITED = "ek-waited"
+REDRIVEN = "ek-redriven"
+FIRST_FAILURE = "ek-first-failure"
+LAST_FAILURE = "ek-last-failure"
+REASON = "ek-reason"
+ERROR_TYPE = "ek-error-type"
+ERROR_MESSAGE = "ek-error-message"
+ERROR_STACK = "ek-error-stack"
+OUTCOME = "ek-outcome"
+
+_RESERVED_PREFIXES = ("ce-", "ce_", "ek-", "nats-")
+_RESERVED = frozenset({CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID, REPLY_TO})
+_LINE_BREAK = re.compile(r"[\r\n\0]")
+_PLAIN = re.compile(r"[!-$&-~]*").fullmatch  # printable ASCII without space and '%'
+_SAFE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '%"')
+
+
+def text(value: object) -> str | None:
+    """A received header value as text, by one rule on every broker; None: it is left out.
+
+    Text stays; bytes are read as UTF-8; whole and broken numbers, true and false are written as in JSON. Null, bytes
+    that are no UTF-8, tables, lists and times are left out.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        try:
+            return bytes(value).decode()
+        except UnicodeDecodeError:
+            return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    return None
+
+
+def escape(value: str) -> str:
+    """Percent-encode all but printable ASCII (and '%', '"' and spaces), as CloudEvents' NATS and HTTP bindings do."""
+    return value if _PLAIN(value) and '"' not in value else quote(value, safe=_SAFE)
+
+
+def unescape(value: str) -> str:
+    """The reverse of `escape`; a value that was never escaped stays as it is, unless it holds '%' and two digits."""
+    return unquote(value) if "%" in value else value
+
+
+def check(given: Mapping[str, str] | None) -> Mapping[str, str]:
+    """The headers of a user, if they may go on the wire; else InvalidMessage naming the header."""
+    if not given:
+        return {}
+    for name, value in given.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidMessage(f"header {name!r}: names and values are text, not {type(value).__name__}")
+        lowered = name.lower()
+        if lowered in _RESERVED or lowered.startswith(_RESERVED_PREFIXES):
+            raise InvalidMessage(f"header {name!r} is reserved: choose a name of your own, such as 'x-{lowered}'")
+        if not name or _LINE_BREAK.search(name) or _LINE_BREAK.search(value):
+            raise InvalidMessage(f"header {name!r}: an empty name, line breaks and NUL do not survive every broker")
+    return given
+
+
+def user(headers: Mapping[str, str]) -> dict[str, str]:
+    """Only those that a user may set himself."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if name not in _RESERVED and not name.lower().startswith(_RESERVED_PREFIXES)
+    }

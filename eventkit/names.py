@@ -1,0 +1,87 @@
+"""Every physical name on every broker: pure functions, covered by a golden file.
+
+A logical name is made of letters, digits, `.`, `_` and `-`. What stands on the broker is
+`<namespace>.<name>.<suffix>`: `shop.orders`, `shop.shipping.inbox`, `shop.shipping.retry`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from eventkit.errors import DeclarationError
+
+Kind: TypeAlias = Literal["topic", "inbox", "retry", "dead", "reply"]
+
+SUFFIXES: dict[Kind, str] = {"topic": "", "inbox": "inbox", "retry": "retry", "dead": "dead", "reply": "reply"}
+"""What follows the logical name, by kind. A topic may not end in one of these words."""
+
+_LOGICAL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_RESERVED = tuple(f".{word}" for word in SUFFIXES.values() if word)
+_DIGEST = 10
+
+
+def logical(name: object, what: str) -> str:
+    """The name, if it is a legal logical one; else a DeclarationError that begins with `what`."""
+    if not isinstance(name, str) or not _LOGICAL.fullmatch(name) or ".." in name:
+        raise DeclarationError(
+            f"{what}: {name!r} is no name: use letters, digits, '.', '_' and '-', with a letter or digit at both ends"
+        )
+    if name.endswith(_RESERVED):
+        raise DeclarationError(f"{what}: {name!r} ends in a word that eventkit keeps for its own channels: {_RESERVED}")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """The rules of one broker and one namespace."""
+
+    namespace: str
+    longest: int
+    """In characters; a longer name is cut and ends in a hash of the whole."""
+    separator: str = "."
+    """Stands for each '.' where the broker gives the dot a meaning. Must not be legal in logical names."""
+
+    def channel(self, kind: Kind, name: str, physical: str | None = None) -> str:
+        """The name of a topic, inbox, retry, dead-letter or reply channel. A `physical` one is taken as it is."""
+        return physical if physical is not None else self.join(name, SUFFIXES[kind])
+
+    def group(self, name: str) -> str:
+        """The name of a consumer group, durable or queue."""
+        return self.join(name)
+
+    def join(self, *parts: str) -> str:
+        """These parts below the namespace, legal on the broker."""
+        whole = ".".join(part for part in (self.namespace, *parts) if part)
+        name = whole.replace(".", self.separator)
+        if len(name) <= self.longest:
+            return name
+        digest = hashlib.sha256(whole.encode()).hexdigest()[:_DIGEST]
+        return f"{name[: self.longest - _DIGEST - 1]}-{digest}"
+
+
+def kafka(namespace: str) -> Naming:
+    """Topics and groups: 249 characters of [a-zA-Z0-9._-] (Kafka, `Topic.validate`)."""
+    return Naming(namespace, longest=249)
+
+
+def rabbit(namespace: str) -> Naming:
+    """Queues and exchanges: 255 bytes (AMQP 0-9-1, shortstr). Room is left for the rungs of a delay ladder."""
+    return Naming(namespace, longest=240)
+
+
+def nats(namespace: str) -> Naming:
+    """Streams and durables may not hold '.', '*', '>', '/' or white space, and name folders; a subject's '.' makes a
+    new token, so that `orders.eu` would lie inside `orders`. So '=' stands for each dot."""
+    return Naming(namespace, longest=200, separator="=")
+
+
+def redis(namespace: str) -> Naming:
+    """Keys may be anything; these are kept short enough to read."""
+    return Naming(namespace, longest=240)
+
+
+def memory(namespace: str) -> Naming:
+    return Naming(namespace, longest=10_000)

@@ -1,0 +1,233 @@
+"""The wire form: CloudEvents 1.0 in binary mode, bodies in JSON (pure)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar
+
+import uuid_utils
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from eventkit import headers as h
+from eventkit.adapter import Address, Message
+from eventkit.errors import InvalidMessage, UndecodableMessage
+from eventkit.messages import Command, Event, Routing, routing
+
+M = TypeVar("M", bound=BaseModel)
+
+JSON = "application/json"
+_STRUCTURED = "application/cloudevents"
+_FIRST = "1"
+
+
+class Serializer(Protocol):
+    """How bodies are written and read. Set one for a bus (`connect(serializer=...)`) or a class (`serializer=`)."""
+
+    content_type: str
+    """What stands in the content type, such as `application/msgpack`."""
+
+    def encode(self, message: BaseModel, /) -> bytes: ...
+
+    def decode(self, body: bytes, as_: type[M], /) -> M: ...
+
+    def data(self, body: bytes, /) -> object:
+        """The body as plain data, for upcasting an older version."""
+        ...
+
+
+class Json:
+    """JSON by pydantic: aliases as declared, unknown fields ignored."""
+
+    content_type = JSON
+
+    def encode(self, message: BaseModel, /) -> bytes:
+        return message.__pydantic_serializer__.to_json(message, by_alias=True)
+
+    def decode(self, body: bytes, as_: type[M], /) -> M:
+        model: M = as_.__pydantic_validator__.validate_json(body)
+        return model
+
+    def data(self, body: bytes, /) -> object:
+        return json.loads(body)
+
+
+JSON_SERIALIZER = Json()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """What is said about a message besides its content."""
+
+    source: str
+    """Who publishes: the service's name."""
+    id: str | None = None
+    """None: a new UUIDv7."""
+    time: datetime | None = None
+    """None: now."""
+    correlation_id: str | None = None
+    """None: the message's own id; it begins a chain."""
+    causation_id: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    due: datetime | None = None
+    expiry: datetime | None = None
+    reply_to: str | None = None
+
+
+def new_id() -> str:
+    """A UUIDv7: unique, and sorted by time."""
+    return str(uuid_utils.uuid7())
+
+
+def encode(message: Event | Command[Any], about: Envelope, serializer: Serializer = JSON_SERIALIZER) -> Message:
+    """The wire form of an event or command. InvalidMessage names the class and the field that cannot be written."""
+    route = routing(type(message))
+    serializer = route.serializer or serializer
+    try:
+        body = serializer.encode(message)
+    except (PydanticSerializationError, ValueError, TypeError) as error:
+        raise InvalidMessage(
+            f"{type(message).__name__} cannot be written as {serializer.content_type}: {error}"
+        ) from error
+    id_ = about.id or new_id()
+    correlation = about.correlation_id or id_
+    headers = {
+        h.SPECVERSION: "1.0",
+        h.ID: id_,
+        h.SOURCE: about.source,
+        h.TYPE: route.type,
+        h.TIME: (about.time or datetime.now(UTC)).isoformat(),
+        h.VERSION: str(route.version),
+        h.CONTENT_TYPE: serializer.content_type,
+        h.CORRELATION: correlation,
+        h.CORRELATION_ID: correlation,
+        h.MESSAGE_ID: id_,
+    }
+    key = None
+    if route.key is not None:
+        value = getattr(message, route.key)
+        if value is not None:
+            key = str(value)
+            headers[h.SUBJECT] = headers[h.PARTITION_KEY] = key
+    _add_rare(headers, about)
+    return Message(destination(route), route.type, key, headers, body)
+
+
+def _add_rare(headers: dict[str, str], about: Envelope) -> None:
+    if about.causation_id is not None:
+        headers[h.CAUSATION] = about.causation_id
+    if about.reply_to is not None:
+        headers[h.REPLY_TO] = about.reply_to
+    if about.expiry is not None:
+        headers[h.EXPIRY] = about.expiry.isoformat()
+    if about.due is not None:
+        headers[h.DUE] = about.due.isoformat()
+    if about.headers:
+        headers.update(about.headers)
+
+
+def destination(route: Routing) -> Address:
+    """Where messages of this routing go."""
+    if route.topic is not None:
+        return Address("topic", route.topic.name, route.topic.physical)
+    assert route.service is not None
+    return Address("inbox", route.service)
+
+
+def received(address: Address, headers: Mapping[str, str], body: bytes | None, key: str | None = None) -> Message:
+    """What an adapter makes of one arrival: type and key are found in the headers, as far as they say."""
+    get = headers.get
+    return Message(address, get(h.TYPE, ""), key if key is not None else get(h.PARTITION_KEY), headers, body)
+
+
+def decode(message: Message, cls: type[M], serializer: Serializer = JSON_SERIALIZER) -> M:
+    """The message as its class. UndecodableMessage says what is wrong, to which message."""
+    route: Routing | None = getattr(cls, "__eventkit_routing__", None)
+    content_type = message.headers.get(h.CONTENT_TYPE, JSON)
+    try:
+        reader = _reader(content_type, route, serializer)
+        body = message.body
+        if body is None:
+            raise UndecodableMessage(f"{_name(message)} has no body (a tombstone), so it is no {cls.__name__}")
+        version = message.headers.get(h.VERSION, _FIRST)
+        if route is not None and route.version > 1 and version != str(route.version):
+            return _upcast(message, cls, route, reader.data(body), version)
+        return reader.decode(body, cls)
+    except UndecodableMessage:
+        raise
+    except ValidationError as error:
+        raise UndecodableMessage(f"{_name(message)} does not fit {cls.__name__}: {_summary(error)}") from error
+    except Exception as error:
+        raise UndecodableMessage(f"{_name(message)} cannot be read as {content_type}: {error}") from error
+
+
+def version(message: Message) -> int:
+    """The message's version; 1 where it does not say, or says nonsense."""
+    said = message.headers.get(h.VERSION, _FIRST)
+    return int(said) if said.isdecimal() else 1
+
+
+def unwrap(message: Message) -> Message:
+    """A CloudEvent in structured mode as one in binary mode; any other message as it is."""
+    content_type = message.headers.get(h.CONTENT_TYPE, "")
+    if not content_type.lower().startswith(_STRUCTURED):
+        return message
+    try:
+        event = json.loads(message.body or b"")
+        attributes = {f"ce-{name}": str(value) for name, value in event.items() if name not in {"data", "data_base64"}}
+        if h.ID not in attributes or h.TYPE not in attributes:
+            raise KeyError("id and type")
+        if "data_base64" in event:
+            body: bytes | None = base64.b64decode(event["data_base64"])
+        else:
+            body = json.dumps(event["data"]).encode() if "data" in event else None
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UndecodableMessage(
+            f"{_name(message)} says {content_type} but is no CloudEvent in JSON: {error}"
+        ) from error
+    headers = {**message.headers, **attributes, h.CONTENT_TYPE: event.get("datacontenttype", JSON)}
+    return received(message.address, headers, body, message.key)._replace(due=message.due)
+
+
+def _reader(content_type: str, route: Routing | None, serializer: Serializer) -> Serializer:
+    if content_type == JSON:
+        return JSON_SERIALIZER
+    media = content_type.partition(";")[0].strip().lower()
+    if not media or media == JSON or media.endswith("+json"):
+        return JSON_SERIALIZER
+    for candidate in ((route and route.serializer) or serializer, serializer):
+        if media == candidate.content_type.lower():
+            return candidate
+    raise UndecodableMessage(f"content type {content_type!r} is neither JSON nor {serializer.content_type}")
+
+
+def _upcast(message: Message, cls: type[M], route: Routing, data: object, said: str) -> M:
+    step = int(said) if said.isdecimal() else 1
+    if step > route.version:
+        raise UndecodableMessage(f"{_name(message)} is version {said}, newer than the {route.version} known here")
+    if not isinstance(data, dict):
+        raise UndecodableMessage(f"{_name(message)} holds {type(data).__name__}, not an object, so it cannot be upcast")
+    while step < route.version:
+        upcaster = route.upcasters.get(step)
+        if upcaster is not None:
+            data = upcaster(data)
+        step += 1
+    return cls.model_validate(data)
+
+
+def _name(message: Message) -> str:
+    return f"{message.type or 'message'} {message.headers.get(h.ID, '(without id)')} on {message.address}"
+
+
+def _summary(error: ValidationError) -> str:
+    """Which fields and why, without the values: they may be secret."""
+    parts = [
+        f"{'.'.join(str(part) for part in item['loc']) or 'body'}: {item['msg']}"
+        for item in error.errors(include_url=False, include_input=False, include_context=False)[:5]
+    ]
+    more = error.error_count() - len(parts)
+    return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")

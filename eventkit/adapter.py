@@ -185,8 +185,8 @@ class Receive(Protocol):
         """
         ...
 
-    def unsettled(self, delivery: Delivery, error: Exception, /) -> None:
-        """A settlement failed, the delivery is still ours: the core settles it again, later."""
+    def unsettled(self, delivery: Delivery, how: Settlement, error: Exception, /) -> None:
+        """This settlement failed, the delivery is still ours: the core asks for it again, later."""
         ...
 
 
@@ -218,7 +218,7 @@ class Consumer(Protocol):
 
 
 class Adapter(Protocol):
-    """One connection to one broker. Made without I/O; usable from `start` to `stop`, and after another `start` again."""
+    """One connection to one broker. Made without I/O; usable from `start` to `stop`, and again after a new `start`."""
 
     name: ClassVar[str]
     """As in EVENTKIT_BROKER."""

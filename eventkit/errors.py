@@ -9,8 +9,8 @@
     ├── NotProvisioned           a topic, inbox or group is missing on the broker and may not be created
     ├── Closed                   used before it was started or after it was closed
     ├── InvalidMessage           a message or header that must not go on the wire
-    │   └── MessageTooLarge      larger than the broker takes
     ├── PublishError             the broker did not confirm; `failures` says which message and why
+    │   ├── MessageTooLarge      larger than the broker takes (an InvalidMessage too)
     │   └── NoOwner              a command whose service has no inbox on this broker
     ├── UndecodableMessage       a received message that cannot become its class
     ├── UnknownMessage           a received command of a type that nobody here handles
@@ -72,18 +72,6 @@ class InvalidMessage(EventkitError, ValueError):
     """A message, value or header that must not go on the wire."""
 
 
-class MessageTooLarge(InvalidMessage):
-    """A message is larger than the broker takes. Nothing of it was sent."""
-
-    def __init__(self, what: str, size: int, limit: int) -> None:
-        super().__init__(
-            f"{what} is {size:,} bytes on the wire, the broker takes {limit:,}: "
-            "send a reference to the data instead, or raise the broker's limit"
-        )
-        self.size = size
-        self.limit = limit
-
-
 @dataclass(frozen=True, slots=True)
 class Failure:
     """One message that the broker did not confirm."""
@@ -104,6 +92,18 @@ class PublishError(EventkitError):
     def __init__(self, text: str, failures: Sequence[Failure] = ()) -> None:
         super().__init__(text)
         self.failures = tuple(failures)
+
+
+class MessageTooLarge(PublishError, InvalidMessage):
+    """A message is larger than the broker takes. Nothing of it was sent."""
+
+    def __init__(self, what: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"{what} is {size:,} bytes on the wire, the broker takes {limit:,}: "
+            "send a reference to the data instead, or raise the broker's limit"
+        )
+        self.size = size
+        self.limit = limit
 
 
 class NoOwner(PublishError):

@@ -249,3 +249,20 @@ class Undeclared(Event, extra="allow"):
 
     Its fields are the JSON's; `Context.type` says its wire name.
     """
+
+
+def declared(topic: str, wire_name: str) -> type[Event] | None:
+    """The event class of this process with that topic and wire name; None: there is none."""
+    pending: list[type[Event]] = [Event]
+    while pending:
+        cls = pending.pop()
+        route = cls.__dict__.get("__eventkit_routing__")
+        if (
+            isinstance(route, Routing)
+            and route.type == wire_name
+            and route.topic is not None
+            and route.topic.name == topic
+        ):
+            return cls
+        pending.extend(cls.__subclasses__())
+    return None

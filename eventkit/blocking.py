@@ -1,0 +1,129 @@
+"""The bus for code without an event loop: Django, Flask, scripts.
+
+```python
+with eventkit.blocking.connect() as bus:
+    bus.publish(event)
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterable, Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pydantic import SecretStr
+
+from eventkit import bus as asynchronous
+from eventkit.adapter import Adapter, Provision
+from eventkit.errors import Closed
+from eventkit.messages import Command, Event
+from eventkit.wire import JSON_SERIALIZER, Serializer
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+def connect(
+    broker: str | None = None,
+    url: str | SecretStr | None = None,
+    *,
+    service: str | None = None,
+    namespace: str | None = None,
+    provision: Provision | str | None = None,
+    serializer: Serializer = JSON_SERIALIZER,
+    adapter: Adapter | None = None,
+) -> Bus:
+    """As `eventkit.connect`, for `with` instead of `async with`."""
+    return Bus(
+        asynchronous.connect(
+            broker,
+            url,
+            service=service,
+            namespace=namespace,
+            provision=provision,
+            serializer=serializer,
+            adapter=adapter,
+        )
+    )
+
+
+class Bus:
+    """A bus in an event loop of its own, in a daemon thread. Its methods may be called from any thread."""
+
+    def __init__(self, bus: asynchronous.Bus) -> None:
+        self._bus = bus
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __enter__(self) -> Self:
+        if self._loop is not None:
+            raise Closed("this bus is open already: one `with` at a time")
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="eventkit blocking bus", daemon=True).start()
+        try:
+            self._wait(self._bus.__aenter__())
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._wait(self._bus.__aexit__(kind, error, trace))
+        finally:
+            self._end()
+
+    def publish(
+        self,
+        event: Event,
+        *,
+        id: str | None = None,
+        correlation_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        delay: timedelta | None = None,
+    ) -> None:
+        """As `eventkit.Bus.publish`."""
+        self._wait(self._bus.publish(event, id=id, correlation_id=correlation_id, headers=headers, delay=delay))
+
+    def publish_many(self, events: Iterable[Event], *, headers: Mapping[str, str] | None = None) -> None:
+        """As `eventkit.Bus.publish_many`."""
+        self._wait(self._bus.publish_many(list(events), headers=headers))
+
+    def send(
+        self,
+        command: Command[Any],
+        *,
+        id: str | None = None,
+        correlation_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        delay: timedelta | None = None,
+    ) -> None:
+        """As `eventkit.Bus.send`."""
+        self._wait(self._bus.send(command, id=id, correlation_id=correlation_id, headers=headers, delay=delay))
+
+    def request(
+        self,
+        command: Command[R],
+        *,
+        timeout: timedelta = timedelta(seconds=30),
+        correlation_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> R:
+        """As `eventkit.Bus.request`."""
+        return self._wait(self._bus.request(command, timeout=timeout, correlation_id=correlation_id, headers=headers))
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None:
+            work.close()
+            raise Closed("this bus is not open: use it inside `with eventkit.blocking.connect() as bus`")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _end(self) -> None:
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)

@@ -1,0 +1,353 @@
+"""The bus: what user code publishes, sends and requests through."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pydantic import SecretStr
+
+from eventkit import discovery
+from eventkit import headers as h
+from eventkit.adapter import Adapter, Connection, Message, Provision
+from eventkit.clock import Clock, SystemClock
+from eventkit.errors import (
+    BrokerUnavailable,
+    Closed,
+    DeclarationError,
+    EventkitError,
+    Failure,
+    PublishError,
+    SettingsError,
+)
+from eventkit.messages import Command, Event, routing
+from eventkit.publishing import Publisher, permanent
+from eventkit.requests import Requests, outcome
+from eventkit.retry import LONGEST
+from eventkit.running import Core, Running
+from eventkit.service import Service
+from eventkit.settings import read_adapter_settings, read_settings
+from eventkit.watching import Happened, Watch, What
+from eventkit.wire import JSON_SERIALIZER, Envelope, Serializer, encode, new_id
+
+R = TypeVar("R")
+
+log = logging.getLogger("eventkit")
+
+_CHUNK = 500
+"""Messages that publish_many encodes and hands over at once."""
+_CHUNKS = 4
+"""Chunks of publish_many under way at once."""
+_START = 10.0
+"""Seconds to reach the broker at start."""
+
+
+def connect(
+    broker: str | None = None,
+    url: str | SecretStr | None = None,
+    *,
+    service: str | None = None,
+    namespace: str | None = None,
+    provision: Provision | str | None = None,
+    serializer: Serializer = JSON_SERIALIZER,
+    adapter: Adapter | None = None,
+    clock: Clock | None = None,
+    watch: Watch = None,
+) -> Bus:
+    """A bus to the broker that the environment names: `async with eventkit.connect() as bus`.
+
+    Each argument that is not None takes the place of its variable: `broker` of EVENTKIT_BROKER, `url` of EVENTKIT_URL,
+    `service` (the source of what this bus publishes) of EVENTKIT_SERVICE, and so on. `adapter` takes a ready one
+    instead, and then the environment's broker and url are not read. No connection is opened before `async with`.
+
+    Raises SettingsError for a wrong or mistyped setting, AdapterNotFound for an unknown broker or a missing extra.
+    """
+    settings = read_settings(discovery.installed())
+    namespace = settings.namespace if namespace is None else namespace
+    source = service or settings.service
+    try:
+        how = settings.provision if provision is None else Provision(provision)
+    except ValueError as error:
+        raise SettingsError(f"provision={provision!r}: it is create, validate or assume") from error
+    if adapter is None:
+        name = broker or settings.broker
+        if name == "memory" and broker is None and "broker" not in settings.model_fields_set:
+            log.warning("EVENTKIT_BROKER is not set: messages stay in this process's memory and end with it")
+        cls = discovery.load(name)
+        secret = SecretStr(url) if isinstance(url, str) else url or settings.url
+        own = None if cls.settings is None else read_adapter_settings(cls.settings)
+        adapter = cls(Connection(url=secret, namespace=namespace, client=source, settings=own))
+    return Bus(adapter, source=source, provision=how, serializer=serializer, clock=clock, watch=watch)
+
+
+class Bus:
+    """One connection to one broker. `async with` opens and closes it; it may be opened again afterwards."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        *,
+        source: str,
+        provision: Provision = Provision.CREATE,
+        serializer: Serializer = JSON_SERIALIZER,
+        clock: Clock | None = None,
+        watch: Watch = None,
+    ) -> None:
+        self._adapter = adapter
+        self._source = source
+        self._provision = provision
+        self._serializer = serializer
+        self._clock = clock or SystemClock()
+        self._watch = watch
+        self._core: Core | None = None
+        self._requests: Requests | None = None
+
+    @property
+    def broker(self) -> str:
+        """The adapter's name."""
+        return self._adapter.name
+
+    async def __aenter__(self) -> Self:
+        if self._core is not None:
+            raise Closed("this bus is open already: one `async with` at a time")
+        try:
+            await self._adapter.start(_START)
+        except EventkitError:
+            raise
+        except Exception as error:
+            raise BrokerUnavailable(
+                f"cannot connect to {self._adapter.name} within {_START:g} s ({type(error).__name__}: {error}); "
+                "is it running, and are EVENTKIT_URL and the credentials right?"
+            ) from error
+        publisher = Publisher(self._adapter, self._provision)
+        self._core = Core(self._adapter, publisher, self._provision, self._serializer, self._clock, self._watch)
+        self._requests = Requests(self._adapter, self._source, self._clock)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        core, requests = self._core, self._requests
+        if core is None or requests is None:
+            return
+        self._core = self._requests = None
+        try:
+            await requests.stop(1.0)
+            await core.publisher.close()
+        finally:
+            await self._adapter.stop(5.0)
+
+    async def publish(
+        self,
+        event: Event,
+        *,
+        id: str | None = None,
+        correlation_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        delay: timedelta | None = None,
+    ) -> None:
+        """Publish an event; returns when the broker has it.
+
+        `id`: your own, so that publishing it again after an unknown outcome makes no second message where the broker
+        drops repeats; None: a new one. `delay`: each group gets it that much later (24 hours at most); None or zero:
+        at once. Raises PublishError where the broker did not confirm, MessageTooLarge, InvalidMessage.
+        """
+        if not isinstance(event, Event):
+            raise _wrong_verb("publish", event)
+        await self._put(event, self._about(id=id, correlation_id=correlation_id, headers=headers, delay=delay))
+
+    async def send(
+        self,
+        command: Command[Any],
+        *,
+        id: str | None = None,
+        correlation_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        delay: timedelta | None = None,
+    ) -> None:
+        """Send a command to the service that owns it; returns when the broker has it. Arguments as for `publish`.
+
+        Raises NoOwner where that service has no inbox on this broker, else as `publish`.
+        """
+        if not isinstance(command, Command):
+            raise _wrong_verb("send", command)
+        await self._put(command, self._about(id=id, correlation_id=correlation_id, headers=headers, delay=delay))
+
+    async def publish_many(self, events: Iterable[Event], *, headers: Mapping[str, str] | None = None) -> None:
+        """Publish many events, pipelined, in order per key; returns when the broker has all.
+
+        PublishError says in `failures` which were not confirmed; all others were.
+        """
+        core = self._open()
+        about = self._about(headers=headers)
+        failures: list[Failure] = []
+        pending: set[asyncio.Task[None]] = set()
+
+        async def put(first: int, chunk: Sequence[Event], messages: Sequence[Message]) -> None:
+            answers = await core.publisher.publish_batch(messages)
+            for place, (event, message, error) in enumerate(zip(chunk, messages, answers, strict=True)):
+                if error is None:
+                    self._happened(message, event)
+                else:
+                    failures.append(Failure(first + place, event, error, unknown=not permanent(error)))
+
+        first = 0
+        chunk: list[Event] = []
+        messages: list[Message] = []
+        for event in events:
+            if not isinstance(event, Event):
+                raise _wrong_verb("publish", event)
+            chunk.append(event)
+            messages.append(encode(event, about, self._serializer))
+            if len(chunk) == _CHUNK:
+                pending.add(asyncio.ensure_future(put(first, chunk, messages)))
+                first, chunk, messages = first + len(chunk), [], []
+                if len(pending) >= _CHUNKS:
+                    _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                else:
+                    await asyncio.sleep(0)
+        pending.add(asyncio.ensure_future(put(first, chunk, messages)))
+        await asyncio.gather(*pending)
+        if failures:
+            failures.sort(key=lambda failure: failure.index)
+            raise PublishError(
+                f"{len(failures)} of {first + len(chunk)} events were not confirmed by {self.broker}; the first, "
+                f"number {failures[0].index}: {failures[0].error!r}",
+                failures,
+            ) from failures[0].error
+
+    async def request(
+        self,
+        command: Command[R],
+        *,
+        timeout: timedelta = timedelta(seconds=30),
+        correlation_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> R:
+        """Send a command and wait for its reply.
+
+        Raises CommandRejected, CommandFailed, RequestTimeout (no proof that it did not happen), NoOwner, and what
+        `send` raises. Past `timeout` the service does not start it any more.
+        """
+        core, requests = self._open(), self._requests
+        if not isinstance(command, Command):
+            raise _wrong_verb("request", command)
+        if timeout <= timedelta(0):
+            raise DeclarationError(f"request(timeout={timeout}): it must be longer than nothing")
+        assert requests is not None
+        try:
+            await requests.start()
+        except EventkitError:
+            raise
+        except Exception as error:
+            raise PublishError(f"cannot open a reply address on {self.broker}: {error}") from error
+        request_id = new_id()
+        about = Envelope(
+            source=self._source,
+            id=request_id,
+            correlation_id=correlation_id,
+            headers=h.check(headers),
+            expiry=core.clock.now() + timeout,
+            reply_to=requests.reply_to,
+        )
+        future = requests.expect(request_id)
+        try:
+            await self._put(command, about)
+            reply = await requests.wait(future, type(command).__name__, timeout)
+        finally:
+            requests.forget(request_id)
+        answer: R = outcome(reply, routing(type(command)).reply)
+        return answer
+
+    def run(self, *services: Service) -> Running:
+        """Run services in this process: `async with bus.run(orders, payments): ...`."""
+        return Running(self._open(), services)
+
+    def encode(
+        self,
+        message: Event | Command[Any],
+        *,
+        id: str | None = None,
+        correlation_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        delay: timedelta | None = None,
+    ) -> Message:
+        """The wire form, for an outbox: keep it in your own transaction, and `deliver` it afterwards."""
+        about = self._about(id=id, correlation_id=correlation_id, headers=headers, delay=delay)
+        return encode(message, about, self._serializer)
+
+    async def deliver(self, messages: Sequence[Message]) -> None:
+        """Publish messages that `encode` made; returns when the broker has all. PublishError says which failed."""
+        answers = await self._open().publisher.publish_batch(messages)
+        failures = [
+            Failure(place, None, error, unknown=not permanent(error))
+            for place, error in enumerate(answers)
+            if error is not None
+        ]
+        if failures:
+            raise PublishError(
+                f"{len(failures)} of {len(messages)} messages were not confirmed by {self.broker}: "
+                f"{failures[0].error!r}",
+                failures,
+            ) from failures[0].error
+
+    async def _put(self, message: Event | Command[Any], about: Envelope) -> None:
+        core = self._open()
+        encoded = encode(message, about, self._serializer)
+        error = await core.publisher.publish(encoded)
+        if error is None:
+            self._happened(encoded, message)
+            return
+        failure = Failure(0, message, error, unknown=not permanent(error))
+        if isinstance(error, PublishError):
+            error.failures = (failure,)
+            raise error
+        if isinstance(error, Closed):
+            raise error
+        said = "it may or may not have it: publish again with the same id" if failure.unknown else "it was not sent"
+        raise PublishError(
+            f"{type(message).__name__} {encoded.headers[h.ID]} was not confirmed by {self.broker} "
+            f"({type(error).__name__}: {error}); {said}",
+            [failure],
+        ) from error
+
+    def _about(
+        self,
+        *,
+        id: str | None = None,
+        correlation_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        delay: timedelta | None = None,
+    ) -> Envelope:
+        if delay is not None and not timedelta(0) <= delay <= LONGEST:
+            raise DeclarationError(f"delay={delay}: it lies between zero and 24 hours")
+        return Envelope(
+            source=self._source,
+            id=id,
+            correlation_id=correlation_id,
+            headers=h.check(headers),
+            due=self._clock.now() + delay if delay else None,
+        )
+
+    def _open(self) -> Core:
+        if self._core is None:
+            raise Closed("this bus is not open: use it inside `async with eventkit.connect() as bus`")
+        return self._core
+
+    def _happened(self, message: Message, content: Event | Command[Any]) -> None:
+        if self._watch is not None:
+            what = What.PUBLISHED if isinstance(content, Event) else What.SENT
+            self._watch(Happened(what, self._source, message, content, 1, None, None))
+
+
+def _wrong_verb(verb: str, given: object) -> DeclarationError:
+    name = type(given).__name__
+    if isinstance(given, Event):
+        return DeclarationError(f"{name} is an event: {verb}() takes commands; publish() it")
+    if isinstance(given, Command):
+        return DeclarationError(f"{name} is a command: {verb}() takes events; send() or request() it")
+    return DeclarationError(f"{verb}() takes an instance of an Event or Command class, not {name}")

@@ -1,0 +1,202 @@
+"""The copies of a message that did not go through: to try again, to wait, and to keep as a dead letter (pure).
+
+Each copy has a broker-level id of its own, or a broker's duplicate window would swallow it; the same copy made twice
+has the same one. What failure adds is bounded.
+"""
+
+from __future__ import annotations
+
+import traceback
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from eventkit import headers as h
+from eventkit.adapter import Address, Delivery, Group, Message
+from eventkit.wire import unwrap
+
+TEXT = 1_000
+"""Characters of an exception's text that are kept."""
+STACK = 4_000
+"""Characters of its stack that are kept: the innermost frames."""
+_CUT = " [cut]"
+_FAILURE = (h.REASON, h.ERROR_TYPE, h.ERROR_MESSAGE, h.ERROR_STACK, h.LAST_FAILURE)
+
+
+class Reason(StrEnum):
+    """Why a message is a dead letter."""
+
+    EXHAUSTED = "exhausted"
+    """All attempts failed."""
+    GAVE_UP = "gave-up"
+    """The handler raised `GiveUp`, or an exception that is never tried again."""
+    UNDECODABLE = "undecodable"
+    """It cannot become its class."""
+    UNHANDLED = "unhandled"
+    """A command that no handler here takes, after an hour of waiting for a replica that does."""
+    UNSENDABLE = "unsendable"
+    """Its handler succeeded, but a message it returned can never be sent."""
+    QUARANTINED = "quarantined"
+    """It killed its process again and again."""
+
+
+def retry(delivery: Delivery, group: Group, *, attempt: int, due: datetime | None, failed_at: datetime) -> Message:
+    """To be tried again: `attempt` is the one to come, from 2. Due None: at once."""
+    return _to_retry(delivery, group, due, f"{attempt}", {h.ATTEMPT: str(attempt)}, failed_at)
+
+
+def wait(delivery: Delivery, group: Group, *, due: datetime | None) -> Message:
+    """To come back untried: the attempt stays as it is."""
+    waited = waits(delivery.message) + 1
+    return _to_retry(delivery, group, due, f"wait.{waited}", {h.WAITED: str(waited)}, None)
+
+
+def dead(
+    delivery: Delivery,
+    group: Group,
+    *,
+    reason: Reason,
+    error: BaseException | None,
+    attempt: int,
+    failed_at: datetime,
+) -> Message:
+    """To be kept, with why, where and how often."""
+    message = delivery.message
+    stamp = failed_at.isoformat()
+    headers = {
+        **_carried(delivery, group),
+        h.MESSAGE_ID: f"{_id(delivery)}.{group.name}.{redriven(message)}.dead",
+        h.REASON: reason.value,
+        h.ATTEMPT: str(attempt),
+        h.LAST_FAILURE: stamp,
+    }
+    headers.setdefault(h.FIRST_FAILURE, stamp)
+    if error is not None:
+        headers.update(describe(error))
+    return Message(group.dead, message.type, message.key, headers, message.body)
+
+
+def redrive(letter: Message, group: Group) -> Message:
+    """A dead letter to be tried again, by the group that failed and no other: attempt 1, one redrive more."""
+    count = redriven(letter) + 1
+    headers = {name: value for name, value in letter.headers.items() if name not in _FAILURE}
+    original = headers.get(h.ID, "")
+    headers |= {
+        h.ATTEMPT: "1",
+        h.REDRIVEN: str(count),
+        h.MESSAGE_ID: f"{original}.{group.name}.redrive.{count}",
+    }
+    headers.pop(h.FIRST_FAILURE, None)
+    headers.pop(h.WAITED, None)
+    return Message(group.retry, letter.type, letter.key, headers, letter.body)
+
+
+def describe(error: BaseException) -> dict[str, str]:
+    """An exception as headers: its class, its text and its stack, cut and marked as cut."""
+    try:
+        said = str(error)
+    except Exception as failure:  # noqa: BLE001 an exception whose own text cannot be made
+        said = f"(its text cannot be made: {type(failure).__name__})"
+    try:
+        stack = "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001 the same
+        stack = "(its stack cannot be made)"
+    kind = type(error)
+    return {
+        h.ERROR_TYPE: kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}",
+        h.ERROR_MESSAGE: said if len(said) <= TEXT else said[:TEXT] + _CUT,
+        h.ERROR_STACK: stack if len(stack) <= STACK else _CUT.strip() + stack[-STACK:],
+    }
+
+
+def brief(error: BaseException) -> str:
+    """An exception in one line of a log."""
+    described = describe(error)
+    line = described[h.ERROR_MESSAGE].partition("\n")[0]
+    return f"{described[h.ERROR_TYPE]}: {line}" if line else described[h.ERROR_TYPE]
+
+
+def back(delivery: Delivery) -> Message:
+    """What arrived, as it was at its original address: in binary mode, with an id."""
+    message = unwrap(delivery.message)
+    address = origin(message)
+    if address != message.address:
+        message = message._replace(address=address)
+    if h.ID not in message.headers:
+        message = message._replace(headers={**message.headers, h.ID: foreign_id(delivery)})
+    return message
+
+
+def attempt(message: Message) -> int:
+    """Which attempt this is, from 1."""
+    return _number(message, h.ATTEMPT) or 1
+
+
+def waits(message: Message) -> int:
+    """How often it came back untried."""
+    return _number(message, h.WAITED)
+
+
+def redriven(message: Message) -> int:
+    """How often a person has sent it back from the dead letters."""
+    return _number(message, h.REDRIVEN)
+
+
+def origin(message: Message) -> Address:
+    """Where it was first published, also of a copy."""
+    said = message.headers.get(h.ORIGIN)
+    if said is None:
+        return message.address
+    kind, _, name = said.partition(":")
+    name, _, physical = name.partition("|")
+    if kind not in ("topic", "inbox"):
+        return message.address
+    return Address("topic" if kind == "topic" else "inbox", name, physical or None)
+
+
+def _to_retry(
+    delivery: Delivery,
+    group: Group,
+    due: datetime | None,
+    step: str,
+    changed: dict[str, str],
+    failed_at: datetime | None,
+) -> Message:
+    message = delivery.message
+    headers = {
+        **_carried(delivery, group),
+        **changed,
+        h.MESSAGE_ID: f"{_id(delivery)}.{group.name}.{redriven(message)}.{step}",
+    }
+    if failed_at is not None:
+        headers.setdefault(h.FIRST_FAILURE, failed_at.isoformat())
+    return Message(group.retry, message.type, message.key, headers, message.body, due)
+
+
+def _carried(delivery: Delivery, group: Group) -> dict[str, Any]:
+    """What every copy keeps; a foreign message gets the id that it had been lacking."""
+    message = delivery.message
+    headers = dict(message.headers)
+    headers.setdefault(h.ID, _id(delivery))
+    headers.setdefault(h.TYPE, message.type)
+    if message.key is not None:
+        headers.setdefault(h.PARTITION_KEY, message.key)
+    headers[h.GROUP] = group.name
+    if h.ORIGIN not in headers:
+        address = message.address
+        headers[h.ORIGIN] = str(address) + (f"|{address.physical}" if address.physical else "")
+    return headers
+
+
+def _id(delivery: Delivery) -> str:
+    return delivery.message.headers.get(h.ID) or foreign_id(delivery)
+
+
+def foreign_id(delivery: Delivery) -> str:
+    """An id for a message that has none: the same at each redelivery."""
+    return f"{delivery.message.address}@{delivery.position}"
+
+
+def _number(message: Message, name: str) -> int:
+    said = message.headers.get(name, "")
+    return int(said) if said.isdecimal() else 0

@@ -1,0 +1,210 @@
+"""Handling: which handler takes a message, and one call of it with all that it runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import datetime
+from typing import Any
+
+from eventkit.adapter import Address, Delivery, Message
+from eventkit.context import Context, Outgoing
+from eventkit.messages import Command, Event, Undeclared, declared, routing
+from eventkit.retry import Retry
+from eventkit.service import Handler, Service
+from eventkit.threads import Threads
+from eventkit.wire import JSON_SERIALIZER, Serializer, decode, destination, version
+
+
+class Entry:
+    """A handler for one message class, ready to be called."""
+
+    __slots__ = (
+        "_decode",
+        "address",
+        "cls",
+        "commands",
+        "handler",
+        "name",
+        "plain",
+        "reply",
+        "retry",
+        "serializer",
+        "surroundings",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        handler: Handler,
+        cls: type[Event | Command[Any]],
+        service: Service,
+        serializer: Serializer,
+        surroundings: Surroundings,
+    ) -> None:
+        self.handler = handler
+        self.name = handler.name
+        self.cls = cls
+        self.commands = handler.commands
+        self.serializer = serializer
+        self.surroundings = surroundings
+        self.retry: Retry = handler.retry or service.retry
+        timeout = handler.timeout or service.timeout
+        self.timeout = None if timeout is None else timeout.total_seconds()
+        topic = handler.topic
+        if topic is None:
+            route = routing(cls)
+            self.address = destination(route)
+            self.reply: object = route.reply
+        else:
+            self.address = Address("topic", topic.name, topic.physical)
+            self.reply = None
+        parameters = handler.parameters
+        # async, takes the message alone, nothing around it: called without a Context
+        self.plain = parameters.simple and parameters.is_async and not service.middleware and self.timeout is None
+
+    def decode(self, message: Message) -> Event | Command[Any]:
+        """UndecodableMessage where it cannot become its class."""
+        cls = self.cls
+        if cls is Event:
+            cls = declared(self.address.name, message.type) or Undeclared
+        return decode(message, cls, self.serializer)
+
+    def call(self, content: Event | Command[Any], delivery: Delivery, attempt: int, deadline: datetime | None) -> Call:
+        return Call(self, content, delivery, attempt, deadline)
+
+
+class Surroundings:
+    """What all handlers of a running service share."""
+
+    __slots__ = ("lifespan_value", "middleware", "service", "threads")
+
+    def __init__(self, service: Service, threads: Threads, lifespan_value: object) -> None:
+        self.service = service.name
+        self.middleware = service.middleware
+        self.threads = threads
+        self.lifespan_value = lifespan_value
+
+
+class Call:
+    """One attempt: dependencies set up, middleware, handler, dependencies torn down."""
+
+    __slots__ = ("_attempt", "_content", "_deadline", "_delivery", "_entry", "outgoing")
+
+    def __init__(
+        self, entry: Entry, content: Event | Command[Any], delivery: Delivery, attempt: int, deadline: datetime | None
+    ) -> None:
+        self._entry = entry
+        self._content = content
+        self._delivery = delivery
+        self._attempt = attempt
+        self._deadline = deadline
+        self.outgoing: list[Outgoing] = []
+
+    def run(self) -> Awaitable[object]:
+        """What the handler returned; raises what it raised, or TimeoutError past its time limit."""
+        entry = self._entry
+        if entry.plain:
+            result: Awaitable[object] = entry.handler.function(self._content)
+            return result
+        return self._limited() if entry.timeout is not None else self._surrounded()
+
+    async def _limited(self) -> object:
+        limit = self._entry.timeout
+        assert limit is not None
+        try:
+            async with asyncio.timeout(limit) as scope:
+                return await self._surrounded()
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise TimeoutError(f"{self._entry.name} ran longer than its limit of {limit:g} s") from error
+
+    async def _surrounded(self) -> object:
+        entry = self._entry
+        parameters = entry.handler.parameters
+        context = Context(
+            service=entry.surroundings.service,
+            group=entry.surroundings.service
+            if entry.handler.group is None
+            else f"{entry.surroundings.service}.{entry.handler.group}",
+            delivery=self._delivery,
+            attempt=self._attempt,
+            outgoing=self.outgoing,
+            deadline=self._deadline,
+        )
+        arguments: dict[str, Any] = dict.fromkeys(parameters.others, entry.surroundings.lifespan_value)
+        if parameters.dependencies is None:
+            return await self._through_middleware(arguments, context)
+        async with AsyncExitStack() as stack:
+            solved = await parameters.solve(stack, {parameters.message: self._content, **arguments}, context)
+            return await self._through_middleware({**arguments, **solved}, context)
+        raise AssertionError("a dependency swallowed the handler's exception")
+
+    async def _through_middleware(self, arguments: dict[str, Any], context: Context) -> object:
+        parameters = self._entry.handler.parameters
+        if parameters.context is not None:
+            arguments[parameters.context] = context
+
+        async def innermost(_: Delivery) -> object:
+            return await self._function(arguments)
+
+        call_next: Callable[[Delivery], Awaitable[object]] = innermost
+        for middleware in reversed(self._entry.surroundings.middleware):
+            call_next = functools.partial(_call_middleware, middleware, call_next)
+        return await call_next(self._delivery)
+
+    async def _function(self, arguments: dict[str, Any]) -> object:
+        handler = self._entry.handler
+        if handler.parameters.is_async:
+            return await handler.function(self._content, **arguments)
+        return await self._entry.surroundings.threads.run(handler.function, self._content, **arguments)
+
+
+async def _call_middleware(
+    middleware: Callable[..., Awaitable[object]], call_next: Callable[[Delivery], Awaitable[object]], delivery: Delivery
+) -> object:
+    return await middleware(delivery, call_next)
+
+
+class Table:
+    """The handlers of a group, by what arrives."""
+
+    def __init__(
+        self, handlers: Sequence[Handler], make: Callable[[Handler, type[Event | Command[Any]]], Entry]
+    ) -> None:
+        self._by_type: dict[str, Entry] = {}
+        self._by_address: dict[tuple[str, str, str], Entry] = {}
+        self._defaults: dict[str, Entry] = {}
+        self._everything: dict[str, Entry] = {}
+        for handler in handlers:
+            for accepted in handler.parameters.accepts:
+                self._add(handler, accepted, make(handler, accepted))
+        self.get = self._by_type.get
+        """The entry that takes a type, if its address is the message's; None: look with `find`."""
+
+    def find(self, message: Message) -> Entry | None:
+        """The entry for a message at its original address; None: nobody takes it."""
+        kind, name, _ = message.address
+        entry = self._by_address.get((kind, name, message.type))
+        if entry is None and not message.type:
+            entry = self._defaults.get(name)
+        if entry is not None and kind == "inbox" and version(message) > routing(entry.cls).version:
+            return None
+        return entry or self._everything.get(name)
+
+    def _add(self, handler: Handler, cls: type[Event | Command[Any]], entry: Entry) -> None:
+        kind, name, _ = entry.address
+        if handler.topic is not None:
+            self._everything[name] = entry
+            return
+        route = routing(cls)
+        self._by_address[kind, name, route.type] = entry
+        self._by_type.setdefault(route.type, entry)
+        if route.topic is not None and route.topic.default is cls:
+            self._defaults[name] = entry
+
+
+__all__ = ["JSON_SERIALIZER", "Call", "Entry", "Surroundings", "Table"]

@@ -1,0 +1,366 @@
+"""The adapter without a broker: the same guarantees inside one process, and nothing leaves it.
+
+All buses of a process share one store, so that a publisher and its services find each other as they would on a broker.
+What it holds is lost with the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from datetime import datetime, timedelta
+from typing import ClassVar
+
+from pydantic_settings import BaseSettings
+
+from eventkit import names
+from eventkit.adapter import (
+    Address,
+    Backlog,
+    Capabilities,
+    Connection,
+    Delivery,
+    Done,
+    Group,
+    Limits,
+    Message,
+    Move,
+    Provision,
+    Receive,
+    Settlement,
+)
+from eventkit.clock import Clock, SystemClock
+from eventkit.errors import Closed, MessageTooLarge, NoOwner, NotProvisioned
+
+_MESSAGE_BYTES = 1_048_576
+_KEPT = 100_000
+"""Messages a topic keeps for groups that start with the earliest."""
+_BATCH = 256
+
+
+class _Stored:
+    """One message in one group's queue."""
+
+    __slots__ = ("deliveries", "message", "position")
+
+    def __init__(self, message: Message, position: str) -> None:
+        self.message = message
+        self.position = position
+        self.deliveries = 0
+
+
+class _Queue:
+    """What waits for one group."""
+
+    def __init__(self) -> None:
+        self.ready: deque[_Stored] = deque()
+        self.delayed = 0
+        self.consumers: list[MemoryConsumer] = []
+
+    def put(self, stored: _Stored) -> None:
+        self.ready.append(stored)
+        self.wake()
+
+    def wake(self) -> None:
+        for consumer in self.consumers:
+            consumer.wake()
+
+
+class Store:
+    """Topics, groups and dead letters. One a process, unless a test makes its own."""
+
+    def __init__(self) -> None:
+        self.topics: dict[str, deque[_Stored]] = {}
+        self.subscribers: dict[str, list[_Queue]] = {}
+        self.queues: dict[str, _Queue] = {}
+        self.dead: dict[str, dict[str, Message]] = {}
+        self.count = itertools.count(1)
+
+    def idle(self) -> bool:
+        """Is there nothing to deliver, and nothing that is being handled?"""
+        return not any(q.ready or any(c.held for c in q.consumers) for q in self.queues.values())
+
+
+_SHARED = Store()
+
+
+class MemoryAdapter:
+    """Keeps messages in this process."""
+
+    name: ClassVar[str] = "memory"
+    settings: ClassVar[type[BaseSettings] | None] = None
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        durable=False,
+        start_earliest=True,
+        key_order_across_replicas=False,
+        delivery_count=True,
+        longest_handler=None,
+        settles_in_order=False,
+        validates_subscriptions=True,
+    )
+
+    def __init__(self, connection: Connection, *, store: Store | None = None, clock: Clock | None = None) -> None:
+        self._naming = names.memory(connection.namespace)
+        self._store = store or _SHARED
+        self._clock = clock or SystemClock()
+        self._consumers: list[MemoryConsumer] = []
+        self._open = False
+
+    async def start(self, timeout: float, /) -> Limits:
+        self._open = True
+        return Limits(message_bytes=_MESSAGE_BYTES)
+
+    async def stop(self, timeout: float, /) -> None:
+        for consumer in list(self._consumers):
+            await consumer.stop(timeout)
+        self._open = False
+
+    async def provision(self, wanted: Collection[Address | Group], how: Provision, /) -> None:
+        self._check_open()
+        missing: list[str] = []
+        for item in wanted:
+            if how is Provision.ASSUME:
+                continue
+            if how is Provision.CREATE and not (isinstance(item, Address) and item.kind == "inbox"):
+                self._create(item)
+            elif not self._exists(item):
+                missing.append(str(item) if isinstance(item, Address) else f"group:{item.name}")
+        if missing:
+            raise NotProvisioned(f"missing in memory: {', '.join(missing)}")
+
+    async def publish(self, messages: Sequence[Message], /) -> Sequence[Exception | None]:
+        if not self._open:
+            return [Closed("the memory broker is not started")] * len(messages)
+        put = self._put
+        return [put(message) for message in messages]
+
+    async def consume(self, group: Group, receive: Receive, /, *, in_flight: int) -> MemoryConsumer:
+        self._check_open()
+        queue = self._store.queues.get(self._naming.group(group.name))
+        reply = next((source for source in group.sources if source.kind == "reply"), None)
+        if reply is not None:
+            queue = _Queue()
+            self._store.queues[self._name(reply)] = queue
+        if queue is None:
+            raise NotProvisioned(f"missing in memory: group:{group.name}")
+        consumer = MemoryConsumer(queue, receive, in_flight, self._put, self._forget)
+        self._consumers.append(consumer)
+        return consumer
+
+    async def browse(self, address: Address, /) -> AsyncIterator[Delivery]:
+        name = self._name(address)
+        if address.kind == "dead":
+            for position, message in list(self._store.dead.get(name, {}).items()):
+                yield Delivery(message, position, None, None)
+        elif address.kind in ("inbox", "retry"):
+            queue = self._store.queues.get(self._naming.group(address.name))
+            for stored in list(queue.ready) if queue else []:
+                yield Delivery(stored.message, stored.position, stored.deliveries, None)
+        else:
+            for stored in list(self._store.topics.get(name, ())):
+                yield Delivery(stored.message, stored.position, None, None)
+
+    async def remove(self, deliveries: Sequence[Delivery], /) -> Sequence[Exception | None]:
+        for delivery in deliveries:
+            self._store.dead.get(self._name(delivery.message.address), {}).pop(delivery.position, None)
+        return [None] * len(deliveries)
+
+    async def measure(self, group: Group, /) -> Backlog:
+        queue = self._store.queues.get(self._naming.group(group.name))
+        if queue is None:
+            raise NotProvisioned(f"missing in memory: group:{group.name}")
+        return Backlog(
+            ready=len(queue.ready),
+            in_flight=sum(len(consumer.held) for consumer in queue.consumers),
+            delayed=queue.delayed,
+            dead=len(self._store.dead.get(self._name(group.dead), ())),
+        )
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise Closed("the memory broker is not started")
+
+    def _name(self, address: Address) -> str:
+        return self._naming.channel(address.kind, address.name, address.physical)
+
+    def _create(self, item: Address | Group) -> None:
+        store = self._store
+        if isinstance(item, Address):
+            if item.kind == "topic":
+                store.topics.setdefault(self._name(item), deque(maxlen=_KEPT))
+            return
+        name = self._naming.group(item.name)
+        known = name in store.queues
+        queue = store.queues.setdefault(name, _Queue())
+        for source in item.sources:
+            channel = self._name(source)
+            if source.kind == "topic":
+                log = store.topics.setdefault(channel, deque(maxlen=_KEPT))
+            subscribers = store.subscribers.setdefault(channel, [])
+            if queue not in subscribers:
+                subscribers.append(queue)
+                if source.kind == "topic" and item.start == "earliest" and not known:
+                    for stored in log:
+                        queue.put(_Stored(stored.message, stored.position))
+        store.dead.setdefault(self._name(item.dead), {})
+
+    def _exists(self, item: Address | Group) -> bool:
+        store = self._store
+        if isinstance(item, Group):
+            queue = store.queues.get(self._naming.group(item.name))
+            return queue is not None and all(
+                queue in store.subscribers.get(self._name(source), ()) for source in item.sources
+            )
+        if item.kind in ("topic", "inbox"):
+            return self._name(item) in (store.topics if item.kind == "topic" else store.subscribers)
+        return self._naming.group(item.name) in store.queues
+
+    def _put(self, message: Message) -> Exception | None:
+        store = self._store
+        address = message.address
+        size = len(message.body or b"") + sum(len(name) + len(value) for name, value in message.headers.items())
+        if size > _MESSAGE_BYTES:
+            return MessageTooLarge(f"{message.type} for {address}", size, _MESSAGE_BYTES)
+        name = self._name(address)
+        stored_as = f"{next(store.count)}"
+        if address.kind == "topic":
+            log = store.topics.get(name)
+            if log is None:
+                return NotProvisioned(f"missing in memory: {address}")
+            log.append(_Stored(message, stored_as))
+            for queue in store.subscribers.get(name, ()):
+                queue.put(_Stored(message, stored_as))
+        elif address.kind == "inbox":
+            owners = store.subscribers.get(name)
+            if not owners:
+                return NoOwner(f"{address} has no owner in memory")
+            for queue in owners:
+                queue.put(_Stored(message, stored_as))
+        elif address.kind == "dead":
+            store.dead.setdefault(name, {})[stored_as] = message
+        elif address.kind == "reply":
+            waiting = store.queues.get(name)
+            if waiting is not None:
+                waiting.put(_Stored(message, stored_as))
+        else:
+            return self._delay(message, stored_as)
+        return None
+
+    def _delay(self, message: Message, position: str) -> Exception | None:
+        queue = self._store.queues.get(self._naming.group(message.address.name))
+        if queue is None:
+            return NotProvisioned(f"missing in memory: {message.address}")
+        stored = _Stored(message, position)
+        wait = _seconds_until(message.due, self._clock)
+        if wait <= 0:
+            queue.put(stored)
+            return None
+        queue.delayed += 1
+
+        def ring() -> None:
+            queue.delayed -= 1
+            queue.put(stored)
+
+        self._clock.call_later(wait, ring)
+        return None
+
+    def _forget(self, consumer: MemoryConsumer) -> None:
+        self._consumers.remove(consumer)
+
+
+class MemoryConsumer:
+    """Delivers one group's queue, in batches, while there is room."""
+
+    def __init__(
+        self,
+        queue: _Queue,
+        receive: Receive,
+        in_flight: int,
+        put: Callable[[Message], Exception | None],
+        forget: Callable[[MemoryConsumer], None],
+    ) -> None:
+        self.held: dict[int, _Stored] = {}
+        self.error: Exception | None = None
+        self._queue = queue
+        self._receive = receive
+        self._in_flight = in_flight
+        self._put = put
+        self._forget = forget
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._work = asyncio.Event()
+        self._paused = False
+        self._stopped = False
+        queue.consumers.append(self)
+        self._task = self._loop.create_task(self._deliver(), name="eventkit memory consumer")
+        self._work.set()
+
+    def wake(self) -> None:
+        """There may be something to deliver. Called from any thread's loop."""
+        if self._work.is_set():
+            return
+        if threading.get_ident() == self._thread:
+            self._work.set()
+        else:
+            self._loop.call_soon_threadsafe(self._work.set)
+
+    def settle(self, delivery: Delivery, how: Settlement, /) -> None:
+        stored = self.held.get(id(delivery.token))
+        if stored is None or stored is not delivery.token:
+            return
+        if isinstance(how, Move):
+            error = self._put(how.copy)
+            if error is not None:
+                self._receive.unsettled(delivery, how, error)
+                return
+        del self.held[id(stored)]
+        if not isinstance(how, Move | Done):
+            self._queue.ready.appendleft(stored)
+            self._queue.wake()
+        self.wake()
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self.wake()
+
+    async def stop(self, timeout: float, /) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        self._queue.consumers.remove(self)
+        self._queue.ready.extendleft(reversed(self.held.values()))
+        self.held.clear()
+        self._queue.wake()
+        self._forget(self)
+
+    async def _deliver(self) -> None:
+        ready = self._queue.ready
+        while True:
+            room = self._in_flight - len(self.held)
+            if self._paused or not ready or room <= 0:
+                self._work.clear()
+                await self._work.wait()
+                continue
+            batch = []
+            for _ in range(min(room, _BATCH, len(ready))):
+                stored = ready.popleft()
+                stored.deliveries += 1
+                self.held[id(stored)] = stored
+                batch.append(Delivery(stored.message, stored.position, stored.deliveries, stored))
+            await self._receive.deliveries(batch)
+            await asyncio.sleep(0)
+
+
+def _seconds_until(due: datetime | None, clock: Clock) -> float:
+    return 0.0 if due is None else (due - clock.now()) / timedelta(seconds=1)
+
+
+__all__ = ["MemoryAdapter", "MemoryConsumer", "Store"]

@@ -1,0 +1,308 @@
+"""Outcomes: what becomes of one delivery, from decoding through its handler to the settlement that it calls for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from eventkit import copies
+from eventkit import headers as h
+from eventkit.adapter import DONE, Delivery, Group, Message, Move, Settlement
+from eventkit.clock import Clock, sleep
+from eventkit.copies import Reason
+from eventkit.errors import CommandFailed, GiveUp, InvalidMessage, Reject, UndecodableMessage, UnknownMessage
+from eventkit.handling import Entry, Table
+from eventkit.messages import Command, Event
+from eventkit.outgoing import Emitter, Unsendable
+from eventkit.watching import Happened, Watch, What
+
+log = logging.getLogger("eventkit")
+
+UNKNOWN_WAIT = timedelta(seconds=30)
+"""How long a command that no handler here knows waits for a replica that does, each time."""
+UNKNOWN_LIMIT = timedelta(hours=1)
+"""After this in all it is a dead letter."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the deliveries of a group, since its start."""
+
+    handled: int = 0
+    rejected: int = 0
+    retried: int = 0
+    dead: int = 0
+    skipped: int = 0
+    """Of types that no handler here takes."""
+    expired: int = 0
+    """Requests that nobody waited for any more."""
+
+
+class Outcomes:
+    """Decides for one group. It settles nothing itself."""
+
+    def __init__(self, service: str, group: Group, table: Table, emitter: Emitter, clock: Clock, watch: Watch) -> None:
+        self.counts = Counts()
+        self.sleeping = 0
+        """Deliveries that wait in their lane for the clock."""
+        self.aborting = False
+        """A stop has run out of time: a cancellation is ours, and no failure of the message."""
+        self.tell = False
+        """Is each handled message logged?"""
+        self._service = service
+        self._group = group
+        self._table = table
+        self._emitter = emitter
+        self._clock = clock
+        self._watch = watch
+
+    async def decide(self, delivery: Delivery) -> Settlement:
+        message = delivery.message
+        entry = self._table.get(message.type)
+        if entry is None or entry.address != message.address or h.DUE in message.headers or h.EXPIRY in message.headers:
+            return await self._decide_rare(delivery)
+        return await self._attempt(entry, delivery, 1, None)
+
+    async def _decide_rare(self, delivery: Delivery) -> Settlement:
+        """Copies, delayed messages, requests, CloudEvents in structured mode, foreign and unknown messages."""
+        try:
+            message = copies.back(delivery)
+        except UndecodableMessage as error:
+            return self._dead(delivery, Reason.UNDECODABLE, error, 1)
+        delivery = delivery._replace(message=message)
+        now = self._clock.now()
+        due = _time(message, h.DUE)
+        if due is not None and due > now:
+            return Move(copies.wait(delivery, self._group, due=due))
+        deadline = _time(message, h.EXPIRY)
+        if deadline is not None and deadline <= now:
+            self.counts.expired += 1
+            log.info("%s: %s expired before it was started; nobody waits for it", self._group.name, about(message))
+            return DONE
+        entry = self._table.find(message)
+        if entry is None:
+            return self._unknown(delivery)
+        return await self._attempt(entry, delivery, copies.attempt(message), deadline)
+
+    def _unknown(self, delivery: Delivery) -> Settlement:
+        message = delivery.message
+        if message.address.kind != "inbox":
+            self.counts.skipped += 1
+            self._happened(What.SKIPPED, delivery)
+            return DONE
+        waited = copies.waits(message) * UNKNOWN_WAIT
+        if waited >= UNKNOWN_LIMIT:
+            error = UnknownMessage(f"no handler of {self._service} takes {message.type} version {_version(message)}")
+            return self._dead(delivery, Reason.UNHANDLED, error, copies.attempt(message))
+        if not waited:
+            log.warning(
+                "%s: no handler here takes %s; it waits on the broker for a replica that does, an hour at most",
+                self._group.name,
+                about(message),
+            )
+        return Move(copies.wait(delivery, self._group, due=self._clock.now() + UNKNOWN_WAIT))
+
+    async def _attempt(self, entry: Entry, delivery: Delivery, attempt: int, deadline: datetime | None) -> Settlement:
+        try:
+            content = entry.decode(delivery.message)
+        except UndecodableMessage as error:
+            return await self._given_up(entry, delivery, Reason.UNDECODABLE, error, attempt)
+        while True:
+            outcome = await self._call(entry, content, delivery, attempt, deadline)
+            if not isinstance(outcome, BaseException):
+                return outcome
+            waits = self._again(entry, delivery, attempt, outcome, deadline)
+            if waits is None:
+                gave_up = isinstance(outcome, (GiveUp, *entry.retry.never))
+                reason = Reason.GAVE_UP if gave_up else Reason.EXHAUSTED
+                return await self._given_up(entry, delivery, reason, outcome, attempt)
+            self.counts.retried += 1
+            self._happened(What.RETRIED, delivery, content, attempt=attempt, error=outcome, delay=waits)
+            if not entry.retry.in_order:
+                now = self._clock.now()
+                due = now + waits if waits else None
+                return Move(copies.retry(delivery, self._group, attempt=attempt + 1, due=due, failed_at=now))
+            self.sleeping += 1
+            try:
+                await sleep(self._clock, waits.total_seconds())
+            finally:
+                self.sleeping -= 1
+            attempt += 1
+
+    async def _call(
+        self,
+        entry: Entry,
+        content: Event | Command[Any],
+        delivery: Delivery,
+        attempt: int,
+        deadline: datetime | None,
+    ) -> Settlement | BaseException:
+        """One attempt: its settlement, or its failure."""
+        began = time.perf_counter() if self.tell else 0.0
+        call = entry.call(content, delivery, attempt, deadline)
+        try:
+            result = await call.run()
+            if call.outgoing or result is not None or h.REPLY_TO in delivery.message.headers:
+                await self._emitter.succeeded(entry, delivery, result, call.outgoing)
+        except Unsendable as error:
+            return await self._given_up(entry, delivery, Reason.UNSENDABLE, error.why, attempt)
+        except Reject as rejection:
+            return await self._rejected(entry, delivery, rejection, attempt)
+        except asyncio.CancelledError as error:
+            if self.aborting:
+                raise
+            _take_back_cancellation()
+            return error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 whatever a handler raises is a failure of its message
+            return error
+        self.counts.handled += 1
+        if self.tell:
+            self._log_handled(delivery, attempt, time.perf_counter() - began)
+        self._happened(What.HANDLED, delivery, content, attempt=attempt)
+        return DONE
+
+    def _again(
+        self, entry: Entry, delivery: Delivery, attempt: int, failure: BaseException, deadline: datetime | None
+    ) -> timedelta | None:
+        """How long until the next attempt; None: there is none."""
+        if not entry.retry.allows(attempt, failure):
+            return None
+        waits = entry.retry.delay(attempt)
+        if deadline is not None and self._clock.now() + waits >= deadline:
+            return None
+        log.warning(
+            "%s: %s failed on attempt %d of %d, next in %.3g s: %s",
+            self._group.name,
+            about(delivery.message),
+            attempt,
+            entry.retry.attempts,
+            waits.total_seconds(),
+            copies.brief(failure),
+            extra=self._fields(delivery, attempt),
+        )
+        return waits
+
+    async def _rejected(self, entry: Entry, delivery: Delivery, rejection: Reject, attempt: int) -> Settlement:
+        if not entry.commands:
+            error = InvalidMessage(f"{entry.name} raised Reject for an event: only commands can be refused")
+            return await self._given_up(entry, delivery, Reason.GAVE_UP, error, attempt)
+        try:
+            await self._emitter.rejected(entry, delivery, rejection)
+        except Unsendable as error:
+            return await self._given_up(entry, delivery, Reason.UNSENDABLE, error.why, attempt)
+        self.counts.rejected += 1
+        log.info(
+            "%s: rejected %s: %s",
+            self._group.name,
+            about(delivery.message),
+            rejection.reason,
+            extra=self._fields(delivery, attempt),
+        )
+        self._happened(What.REJECTED, delivery, attempt=attempt, error=rejection)
+        return DONE
+
+    async def _given_up(
+        self, entry: Entry, delivery: Delivery, reason: Reason, error: BaseException, attempt: int
+    ) -> Settlement:
+        """A dead letter; a requester is told instead."""
+        if h.REPLY_TO in delivery.message.headers and entry.commands:
+            described = copies.describe(error)
+            failed = CommandFailed(type(error).__name__, described[h.ERROR_MESSAGE])
+            await self._emitter.failed(entry, delivery, failed)
+            log.error(
+                "%s: %s failed for good on attempt %d and its requester was told: %s",
+                self._group.name,
+                about(delivery.message),
+                attempt,
+                copies.brief(error),
+                extra=self._fields(delivery, attempt),
+            )
+            self._happened(What.FAILED, delivery, attempt=attempt, error=error)
+            return DONE
+        return self._dead(delivery, reason, error, attempt)
+
+    def _dead(self, delivery: Delivery, reason: Reason, error: BaseException, attempt: int) -> Settlement:
+        self.counts.dead += 1
+        log.error(
+            "%s: %s is a dead letter (%s) after attempt %d: %s",
+            self._group.name,
+            about(delivery.message),
+            reason.value,
+            attempt,
+            copies.brief(error),
+            extra=self._fields(delivery, attempt),
+        )
+        letter = copies.dead(
+            delivery, self._group, reason=reason, error=error, attempt=attempt, failed_at=self._clock.now()
+        )
+        self._happened(What.DEAD, delivery._replace(message=letter), attempt=attempt, error=error)
+        return Move(letter)
+
+    def _log_handled(self, delivery: Delivery, attempt: int, seconds: float) -> None:
+        log.info(
+            "%s: handled %s%s in %.1f ms",
+            self._group.name,
+            about(delivery.message),
+            f" on attempt {attempt}" if attempt > 1 else "",
+            seconds * 1_000,
+            extra=self._fields(delivery, attempt),
+        )
+
+    def _fields(self, delivery: Delivery, attempt: int) -> dict[str, object]:
+        headers = delivery.message.headers
+        return {
+            "message_id": headers.get(h.ID),
+            "message_type": delivery.message.type,
+            "message_key": delivery.message.key,
+            "correlation_id": headers.get(h.CORRELATION),
+            "attempt": attempt,
+            "service": self._service,
+            "group": self._group.name,
+        }
+
+    def _happened(
+        self,
+        what: What,
+        delivery: Delivery,
+        content: object = None,
+        *,
+        attempt: int = 1,
+        error: BaseException | None = None,
+        delay: timedelta | None = None,
+    ) -> None:
+        if self._watch is not None:
+            self._watch(Happened(what, self._group.name, delivery.message, content, attempt, error, delay))
+
+
+def about(message: Message) -> str:
+    """A message in a line of a log: its type, key and id."""
+    key = f" key={message.key}" if message.key is not None else ""
+    return f"{message.type or 'a message without type'}{key} ({message.headers.get(h.ID, 'no id')})"
+
+
+def _take_back_cancellation() -> None:
+    """The handler was cancelled, by itself or by what it awaited: the worker it ran in goes on."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
+
+
+def _version(message: Message) -> str:
+    return message.headers.get(h.VERSION, "1")
+
+
+def _time(message: Message, name: str) -> datetime | None:
+    said = message.headers.get(name)
+    if said is None:
+        return None
+    try:
+        found = datetime.fromisoformat(said)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else None

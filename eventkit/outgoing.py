@@ -1,0 +1,193 @@
+"""Outgoing messages and replies: what leaves after a handler has succeeded, before its message is settled."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+from eventkit import headers as h
+from eventkit.adapter import Address, Delivery, Message
+from eventkit.clock import Clock, sleep
+from eventkit.context import Outgoing
+from eventkit.errors import CommandFailed, DeclarationError, InvalidMessage, Reject
+from eventkit.handling import Entry
+from eventkit.messages import Command, Event
+from eventkit.publishing import Publisher, permanent
+from eventkit.watching import Happened, Watch, What
+from eventkit.wire import JSON, Envelope, Serializer, encode
+
+log = logging.getLogger("eventkit")
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
+_NAMESPACE = uuid.UUID("8f0c8f5e-7f0e-5d5b-9a53-1f2d3c4b5a69")
+
+REPLY_TYPE = "eventkit.reply"
+
+
+class Unsendable(Exception):
+    """An outgoing message can never be sent; `why` names it."""
+
+    def __init__(self, why: Exception) -> None:
+        super().__init__(str(why))
+        self.why = why
+
+
+class Emitter:
+    """Publishes what a group's handlers send. A failure that may pass is tried again here, not in the handler."""
+
+    def __init__(
+        self, publisher: Publisher, service: str, group: str, serializer: Serializer, clock: Clock, watch: Watch
+    ) -> None:
+        self._publisher = publisher
+        self._service = service
+        self._group = group
+        self._serializer = serializer
+        self._clock = clock
+        self._watch = watch
+
+    async def succeeded(self, entry: Entry, delivery: Delivery, result: object, collected: Sequence[Outgoing]) -> None:
+        """The handler returned `result` and collected these. Raises Unsendable."""
+        outgoing = list(collected)
+        reply = None
+        if entry.commands and entry.reply is not None:
+            reply = _reply_body(entry, result)
+        else:
+            outgoing.extend(Outgoing(message, {}, None) for message in _returned(entry, result))
+        messages = self._encode(entry, delivery, outgoing)
+        if entry.commands and h.REPLY_TO in delivery.message.headers:
+            messages.append(self._reply(delivery, "ok", reply))
+        await self._publish(messages, outgoing)
+
+    async def rejected(self, entry: Entry, delivery: Delivery, rejection: Reject) -> None:
+        """The messages of a rejection, and the answer to its requester. Raises Unsendable."""
+        outgoing = [Outgoing(message, {}, None) for message in rejection.messages]
+        messages = self._encode(entry, delivery, outgoing)
+        if h.REPLY_TO in delivery.message.headers:
+            messages.append(self._reply(delivery, "rejected", _text(rejection.reason)))
+        await self._publish(messages, outgoing)
+
+    async def failed(self, entry: Entry, delivery: Delivery, failure: CommandFailed) -> None:
+        """Tell the requester of a command that failed for good."""
+        body = _text([failure.type, failure.message])
+        try:
+            await self._publish([self._reply(delivery, "failed", body)], [])
+        except Unsendable as error:
+            log.error("%s: could not tell the requester of %s: %s", self._group, entry.name, error)
+
+    def _encode(self, entry: Entry, delivery: Delivery, outgoing: Sequence[Outgoing]) -> list[Message]:
+        parent = delivery.message.headers
+        parent_id = parent.get(h.ID) or delivery.position
+        trace = {name: parent[name] for name in (h.TRACEPARENT, h.TRACESTATE) if name in parent}
+        messages = []
+        for place, item in enumerate(outgoing):
+            derived = uuid.uuid5(_NAMESPACE, f"{parent.get(h.SOURCE, '')}/{parent_id}/{self._group}/{place}")
+            about = Envelope(
+                source=self._service,
+                id=str(derived),
+                time=self._clock.now(),
+                correlation_id=parent.get(h.CORRELATION) or parent.get(h.CORRELATION_ID) or parent_id,
+                causation_id=parent_id,
+                headers={**trace, **item.headers},
+                due=None if not item.delay else self._clock.now() + item.delay,
+            )
+            try:
+                messages.append(encode(item.message, about, self._serializer))
+            except (InvalidMessage, DeclarationError) as error:
+                raise Unsendable(
+                    InvalidMessage(f"{entry.name} returned a message that cannot be sent: {error}")
+                ) from error
+        return messages
+
+    def _reply(self, delivery: Delivery, outcome: str, body: bytes | None) -> Message:
+        asked = delivery.message.headers
+        request_id = asked.get(h.ID, "")
+        correlation = asked.get(h.CORRELATION, request_id)
+        headers = {
+            h.SPECVERSION: "1.0",
+            h.ID: f"{request_id}.reply",
+            h.SOURCE: self._service,
+            h.TYPE: REPLY_TYPE,
+            h.TIME: datetime.now(UTC).isoformat(),
+            h.CONTENT_TYPE: JSON,
+            h.CORRELATION: correlation,
+            h.CORRELATION_ID: correlation,
+            h.CAUSATION: request_id,
+            h.MESSAGE_ID: f"{request_id}.reply",
+            h.OUTCOME: outcome,
+        }
+        return Message(
+            Address("reply", asked[h.REPLY_TO]), REPLY_TYPE, None, headers, body if body is not None else b"null"
+        )
+
+    async def _publish(self, messages: Sequence[Message], outgoing: Sequence[Outgoing]) -> None:
+        """Until each is confirmed. Repeats have the same ids."""
+        left = list(range(len(messages)))
+        wait = _FIRST_WAIT
+        while left:
+            answers = await self._publisher.publish_batch([messages[place] for place in left])
+            again = []
+            for place, error in zip(left, answers, strict=True):
+                if error is None:
+                    self._published(messages[place], outgoing[place].message if place < len(outgoing) else None)
+                elif permanent(error) and messages[place].address.kind != "reply":
+                    raise Unsendable(error) from error
+                elif messages[place].address.kind == "reply" and permanent(error):
+                    log.warning(
+                        "%s: nobody waits for the reply to %s", self._group, messages[place].headers[h.CAUSATION]
+                    )
+                else:
+                    again.append(place)
+                    log.warning("%s: %s is not published yet: %r", self._group, messages[place].type, error)
+            left = again
+            if left:
+                await sleep(self._clock, wait)
+                wait = min(wait * 2, _LONGEST_WAIT)
+
+    def _published(self, message: Message, content: object) -> None:
+        if self._watch is not None and message.address.kind != "reply":
+            what = What.PUBLISHED if message.address.kind == "topic" else What.SENT
+            self._watch(Happened(what, self._service, message, content, 1, None, None))
+
+
+def _returned(entry: Entry, result: object) -> Sequence[Event | Command[Any]]:
+    if result is None:
+        return ()
+    items = result if isinstance(result, list | tuple) else (result,)
+    for item in items:
+        if not isinstance(item, Event | Command):
+            raise Unsendable(
+                InvalidMessage(
+                    f"{entry.name} returned {type(item).__name__}: a handler returns an event, a command, a list of "
+                    "them, or None"
+                )
+            )
+    return items
+
+
+@lru_cache(maxsize=1_000)
+def reply_adapter(reply: Any) -> TypeAdapter[Any]:
+    """How a reply of this type is written and read."""
+    try:
+        return TypeAdapter(reply)
+    except PydanticSchemaGenerationError as error:
+        raise DeclarationError(f"a reply of type {reply!r} cannot be written as JSON: {error}") from error
+
+
+def _reply_body(entry: Entry, result: object) -> bytes:
+    adapter = reply_adapter(entry.reply)
+    try:
+        return adapter.dump_json(adapter.validate_python(result), by_alias=True)
+    except (ValidationError, ValueError) as error:
+        raise Unsendable(
+            InvalidMessage(f"{entry.name} returned {type(result).__name__}, which is no {entry.reply}: {error}")
+        ) from error
+
+
+def _text(value: object) -> bytes:
+    return TypeAdapter(Any).dump_json(value)

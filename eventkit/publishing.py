@@ -1,0 +1,131 @@
+"""Publishing: concurrent publishes gathered into batches, topics made when first needed, answers made errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from eventkit.adapter import Adapter, Address, Message, Provision
+from eventkit.errors import Closed, InvalidMessage, NoOwner, NotProvisioned
+
+_BATCH = 1_000
+"""Messages handed to the adapter at once."""
+_BATCHES = 4
+"""Batches under way at once; what comes meanwhile is gathered into the next."""
+_DEADLINE = 15.0
+"""Seconds until a batch without answers counts as unknown; adapters answer earlier by themselves."""
+
+_PERMANENT = (InvalidMessage, NoOwner, NotProvisioned)
+
+
+def permanent(error: Exception) -> bool:
+    """Was the message refused for good, so that nothing of it was sent and sending it again is of no use?"""
+    return isinstance(error, _PERMANENT)
+
+
+class Publisher:
+    """Hands messages to the adapter. Every message gets an answer: None is confirmed, else why not."""
+
+    def __init__(self, adapter: Adapter, provision: Provision) -> None:
+        self._adapter = adapter
+        self._provision = provision
+        self._known: set[Address] = set()
+        self._waiting: list[tuple[Message, asyncio.Future[Exception | None]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+        self._closed = False
+
+    @property
+    def busy(self) -> bool:
+        """Is anything not yet answered?"""
+        return bool(self._waiting or self._tasks)
+
+    async def publish(self, message: Message) -> Exception | None:
+        """One message; those published at the same time go out with it."""
+        if self._closed:
+            return Closed("this bus is closed")
+        if message.address not in self._known:
+            refused = await self._ensure(message.address)
+            if refused is not None:
+                return refused
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Exception | None] = loop.create_future()
+        self._waiting.append((message, answer))
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._flush)
+        return await answer
+
+    async def publish_batch(self, messages: Sequence[Message]) -> Sequence[Exception | None]:
+        """Many messages, as they are; one answer each, in order."""
+        if self._closed:
+            return [Closed("this bus is closed")] * len(messages)
+        refused: dict[Address, Exception] = {}
+        for address in {message.address for message in messages} - self._known:
+            error = await self._ensure(address)
+            if error is not None:
+                refused[address] = error
+        if not refused:
+            return await self._hand_over(messages)
+        answers: list[Exception | None] = [refused.get(message.address) for message in messages]
+        places = [place for place, answer in enumerate(answers) if answer is None]
+        found = await self._hand_over([messages[place] for place in places])
+        for place, answer in zip(places, found, strict=True):
+            answers[place] = answer
+        return answers
+
+    async def close(self) -> None:
+        """Take nothing more, and wait for the answers that are due."""
+        self._closed = True
+        while self.busy:
+            self._flush()
+            await asyncio.wait(self._tasks) if self._tasks else await asyncio.sleep(0)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        while self._waiting and len(self._tasks) < _BATCHES:
+            batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+            task = asyncio.get_running_loop().create_task(self._send(batch), name="eventkit publish")
+            self._tasks.add(task)
+            task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._flush()
+
+    async def _send(self, batch: Sequence[tuple[Message, asyncio.Future[Exception | None]]]) -> None:
+        answers = await self._hand_over([message for message, _ in batch])
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():  # its caller may have been cancelled
+                future.set_result(answer)
+
+    async def _hand_over(self, messages: Sequence[Message]) -> Sequence[Exception | None]:
+        if not messages:
+            return []
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                return await self._adapter.publish(messages)
+        except Exception as error:  # noqa: BLE001 an answer for each is owed, whatever the client raised
+            return [error] * len(messages)
+
+    async def _ensure(self, address: Address) -> Exception | None:
+        """Topics are made, or looked for, once; an inbox is only looked for: its owner alone makes it."""
+        inbox = address.kind == "inbox"
+        how = Provision.VALIDATE if inbox and self._provision is Provision.CREATE else self._provision
+        try:
+            if address.kind in ("topic", "inbox"):
+                async with asyncio.timeout(_DEADLINE):
+                    await self._adapter.provision([address], how)
+        except NotProvisioned as error:
+            if inbox:
+                refused: Exception = NoOwner(
+                    f"the service {address.name!r} has no inbox on this broker: start it once, "
+                    "or check the name in the command's service= and the namespace"
+                )
+                refused.__cause__ = error
+                return refused
+            return error
+        except Exception as error:  # noqa: BLE001 the caller gets it as the answer to his message
+            return error
+        self._known.add(address)
+        return None

@@ -1,0 +1,150 @@
+"""Running: services started on a bus's adapter, watched, and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from eventkit.adapter import Adapter, Provision
+from eventkit.clock import Clock
+from eventkit.consuming import Consuming
+from eventkit.errors import CapabilityNotSupported, DeclarationError
+from eventkit.handling import Entry, Surroundings, Table
+from eventkit.messages import Command, Event
+from eventkit.outcomes import Counts, Outcomes
+from eventkit.outgoing import Emitter
+from eventkit.publishing import Publisher
+from eventkit.service import Handler, Service
+from eventkit.threads import Threads
+from eventkit.watching import Watch
+from eventkit.wire import Serializer
+
+log = logging.getLogger("eventkit")
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether all groups consume."""
+
+    ok: bool
+    errors: Mapping[str, str]
+    """By group: why it does not consume."""
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What a bus shares with the services that run on it."""
+
+    adapter: Adapter
+    publisher: Publisher
+    provision: Provision
+    serializer: Serializer
+    clock: Clock
+    watch: Watch
+
+
+class Running:
+    """Services that consume, from `async with` to its end. Leaving drains them: see `Service.stop_timeout`."""
+
+    def __init__(self, core: Core, services: Sequence[Service]) -> None:
+        self._core = core
+        self._services = services
+        self._stack = AsyncExitStack()
+        self._consuming: dict[str, Consuming] = {}
+        _check(core.adapter, services)
+
+    async def __aenter__(self) -> Self:
+        try:
+            # every group exists before any handler runs: what the first one publishes reaches the last
+            groups = [group for service in self._services for group, _ in service.groups().values()]
+            await self._core.adapter.provision(groups, self._core.provision)
+            for service in self._services:
+                await self._start(service)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Stop fetching, finish what runs, give back the rest, end the lifespans. Twice is harmless."""
+        began = time.monotonic()
+        await asyncio.gather(*(self._stop_service(service) for service in self._services))
+        await self._stack.aclose()
+        if self._consuming:
+            log.info("stopped %s in %.2f s", self._names(), time.monotonic() - began)
+        self._consuming = {}
+
+    @property
+    def counts(self) -> Mapping[str, Counts]:
+        """By group: what became of its deliveries."""
+        return {name: consuming.counts for name, consuming in self._consuming.items()}
+
+    @property
+    def at_work(self) -> int:
+        """Deliveries that are being handled, or wait for a worker; without those that wait for the clock."""
+        return sum(consuming.held - consuming.sleeping for consuming in self._consuming.values())
+
+    def health(self) -> Health:
+        """Red as soon as one group does not consume."""
+        errors = {
+            name: f"{type(consuming.error).__name__}: {consuming.error}"
+            for name, consuming in self._consuming.items()
+            if consuming.error is not None
+        }
+        return Health(ok=not errors, errors=errors)
+
+    async def _start(self, service: Service) -> None:
+        core = self._core
+        value = None
+        if service.lifespan is not None:
+            value = await self._stack.enter_async_context(service.lifespan())
+        threads = Threads(service.name, service.concurrency)
+        self._stack.callback(threads.stop)
+        surroundings = Surroundings(service, threads, value)
+
+        def make(handler: Handler, cls: type[Event | Command[Any]]) -> Entry:
+            return Entry(handler, cls, service, core.serializer, surroundings)
+
+        for name, (group, handlers) in service.groups().items():
+            emitter = Emitter(core.publisher, service.name, name, core.serializer, core.clock, core.watch)
+            outcomes = Outcomes(service.name, group, Table(handlers, make), emitter, core.clock, core.watch)
+            consuming = Consuming(group, outcomes, core.adapter, core.clock, service.concurrency)
+            self._consuming[name] = consuming
+            await consuming.start()
+        log.info("%s is running on %s", service.name, core.adapter.name)
+
+    async def _stop_service(self, service: Service) -> None:
+        mine = [self._consuming[name] for name in service.groups() if name in self._consuming]
+        await asyncio.gather(*(consuming.stop(service.stop_timeout.total_seconds()) for consuming in mine))
+
+    def _names(self) -> str:
+        return ", ".join(service.name for service in self._services)
+
+
+def _check(adapter: Adapter, services: Sequence[Service]) -> None:
+    """Refuse what cannot run, before anything is consumed."""
+    if not services:
+        raise DeclarationError("run() needs a service")
+    names = [service.name for service in services]
+    for name in names:
+        if names.count(name) > 1:
+            raise DeclarationError(f"two services are named {name!r}; replicas run in processes of their own")
+    for service in services:
+        if not service.handlers:
+            raise DeclarationError(f"service {service.name!r} has no handlers: nothing would ever run")
+        if service.start == "earliest" and not adapter.capabilities.start_earliest:
+            raise CapabilityNotSupported(
+                f"Service({service.name!r}, start='earliest'): {adapter.name} keeps nothing for a group that did not "
+                "exist; leave start= out, or choose another broker"
+            )

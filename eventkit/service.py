@@ -1,0 +1,301 @@
+"""Service, Router and the handler decorators: declarations only. No connection is opened, no environment read."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, Union, get_args, get_origin, overload
+
+from eventkit.adapter import Address, Delivery, Group, Start
+from eventkit.errors import DeclarationError
+from eventkit.messages import Command, Event, Topic, routing
+from eventkit.names import logical
+from eventkit.parameters import Parameters, caller_names, read
+from eventkit.retry import Retry
+from eventkit.wire import destination
+
+P = ParamSpec("P")
+Out = TypeVar("Out")
+Msg = TypeVar("Msg", bound=Event | Command[Any])
+R = TypeVar("R")
+
+CallNext: TypeAlias = Callable[[Delivery], Awaitable[object]]
+Middleware: TypeAlias = Callable[[Delivery, CallNext], Awaitable[object]]
+"""One function around the handler call: `async def timed(delivery, call_next): ... return await call_next(delivery)`.
+What it returns takes the place of what the handler returned; what it raises is the handler's failure."""
+Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Handler:
+    """One declared handler."""
+
+    name: str
+    function: Callable[..., Any]
+    parameters: Parameters
+    group: str | None
+    topic: Topic | None
+    """All of this topic, for a handler of `Event` itself."""
+    retry: Retry | None
+    timeout: timedelta | None
+
+    @property
+    def commands(self) -> bool:
+        return issubclass(self.parameters.accepts[0], Command)
+
+
+class Router:
+    """Handlers declared in a module of their own: `service.include(router)` adds them to a service."""
+
+    def __init__(self) -> None:
+        self._handlers: list[Handler] = []
+
+    @property
+    def handlers(self) -> Sequence[Handler]:
+        return tuple(self._handlers)
+
+    @overload
+    def handler(self, function: Callable[Concatenate[Msg, P], Out], /) -> Callable[Concatenate[Msg, P], Out]: ...
+    @overload
+    def handler(
+        self,
+        *,
+        group: str | None = None,
+        topic: str | Topic | None = None,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+    ) -> Callable[[Callable[Concatenate[Msg, P], Out]], Callable[Concatenate[Msg, P], Out]]: ...
+    def handler(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        group: str | None = None,
+        topic: str | Topic | None = None,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+    ) -> Callable[..., Any]:
+        """Declare a handler: the annotation of its first parameter is the subscription.
+
+        `group` opens a second, independent group of the service, `<service>.<group>` (events only). `topic` goes with
+        an annotation of `Event` itself: all events of that topic. `retry` and `timeout` (of one attempt) override the
+        service's. Plain functions run in threads of their own. DeclarationError for anything that cannot work.
+        """
+        local_names = caller_names(1)
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            self._add(_declare(function, local_names, group=group, topic=topic, retry=retry, timeout=timeout))
+            return function
+
+        return register if function is None else register(function)
+
+    def handles(
+        self, command: type[Command[R]], *, retry: Retry | None = None, timeout: timedelta | None = None
+    ) -> Callable[[Callable[Concatenate[Any, P], Awaitable[R] | R]], Callable[Concatenate[Any, P], Awaitable[R] | R]]:
+        """As `handler`, for one command: type checkers then compare what the function returns with the reply."""
+        local_names = caller_names(1)
+
+        def register(
+            function: Callable[Concatenate[Any, P], Awaitable[R] | R],
+        ) -> Callable[Concatenate[Any, P], Awaitable[R] | R]:
+            handler = _declare(function, local_names, group=None, topic=None, retry=retry, timeout=timeout)
+            if handler.parameters.accepts != (command,):
+                raise DeclarationError(
+                    f"{handler.name}: declared to handle {command.__name__}, but its parameter says "
+                    f"{', '.join(accepted.__name__ for accepted in handler.parameters.accepts)}"
+                )
+            self._add(handler)
+            return function
+
+        return register
+
+    def include(self, router: Router) -> None:
+        """Add all handlers that the router has now."""
+        for handler in router.handlers:
+            self._add(handler)
+
+    def _add(self, handler: Handler) -> None:
+        taken = _taken(self._handlers)
+        for accepted in handler.parameters.accepts:
+            first = taken.get((handler.group, _wire_name(handler, accepted)))
+            if first is not None and first is not handler:
+                raise DeclarationError(
+                    f"{handler.name}: {accepted.__name__} already has a handler here, {first.name}; "
+                    "inside a group a message type has exactly one (group='...' opens another for events)"
+                )
+        self._handlers.append(handler)
+
+
+class Service(Router):
+    """What is deployed. Its name is its group: replicas share the work, other services get their own copy.
+
+    `lifespan` is an async context manager around the time it runs; handlers take what it yields by a parameter of the
+    type that its return annotation names. `concurrency` is how many messages are handled at once (per replica and
+    group). `middleware` goes around each handler call, the first outermost. `retry` and `timeout` (of one attempt;
+    None: no limit) are for handlers that say none. `start` is where its groups begin when they are new: "now", or
+    "earliest" where the broker can. `stop_timeout` is how long a stop waits for running handlers.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        lifespan: Lifespan | None = None,
+        concurrency: int = 32,
+        middleware: Sequence[Middleware] = (),
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+        start: Start = "now",
+        stop_timeout: timedelta = timedelta(seconds=20),
+    ) -> None:
+        super().__init__()
+        self.name = logical(name, f"Service({name!r})")
+        if concurrency < 1:
+            raise DeclarationError(f"Service({name!r}): concurrency={concurrency}; 1 is the least")
+        if start not in ("now", "earliest"):
+            raise DeclarationError(f"Service({name!r}): start={start!r}; it is 'now' or 'earliest'")
+        self.lifespan = lifespan
+        self.concurrency = concurrency
+        self.middleware = tuple(middleware)
+        self.retry = retry or Retry()
+        self.timeout = timeout
+        self.start = start
+        self.stop_timeout = stop_timeout
+        self._yields = _yielded(lifespan)
+
+    def __repr__(self) -> str:
+        return f"Service({self.name!r}, {len(self._handlers)} handlers)"
+
+    def _add(self, handler: Handler) -> None:
+        if handler.commands:
+            for command in handler.parameters.accepts:
+                owner = routing(command).service
+                if owner != self.name:
+                    raise DeclarationError(
+                        f"{handler.name}: {command.__name__} belongs to the service {owner!r}, not to {self.name!r}; "
+                        "only its owner handles a command"
+                    )
+        for parameter, hint in handler.parameters.others.items():
+            if hint != self._yields:
+                raise DeclarationError(
+                    f"{handler.name}: nothing can be given to parameter {parameter!r}: it is no Context, no "
+                    f"Depends(...), and the lifespan of {self.name!r} yields "
+                    f"{'nothing that its annotation names' if self._yields is None else self._yields}"
+                )
+        super()._add(handler)
+
+    def groups(self) -> dict[str, tuple[Group, Sequence[Handler]]]:
+        """The groups that its handlers make, by name, each with its handlers."""
+        members: dict[str, list[Handler]] = {}
+        for handler in self._handlers:
+            name = self.name if handler.group is None else f"{self.name}.{handler.group}"
+            members.setdefault(name, []).append(handler)
+        return {
+            name: (
+                Group(name, tuple(dict.fromkeys(source for h in handlers for source in _sources(h))), self.start),
+                handlers,
+            )
+            for name, handlers in members.items()
+        }
+
+
+def _declare(
+    function: Callable[..., Any],
+    local_names: Mapping[str, object],
+    *,
+    group: str | None,
+    topic: str | Topic | None,
+    retry: Retry | None,
+    timeout: timedelta | None,
+) -> Handler:
+    name = getattr(function, "__qualname__", repr(function))
+    parameters = read(function, local_names)
+    everything = Event in parameters.accepts
+    if isinstance(topic, str):
+        topic = Topic(topic)
+    if everything and (topic is None or len(parameters.accepts) > 1):
+        raise DeclarationError(
+            f'{name}: to handle all events of a topic, say which: handler(topic="orders") and Event alone'
+        )
+    if topic is not None and not everything:
+        raise DeclarationError(
+            f"{name}: topic= goes with an annotation of Event itself; {_names(parameters)} says its own"
+        )
+    if group is not None and issubclass(parameters.accepts[0], Command):
+        raise DeclarationError(f"{name}: group= is for events; a command has one handler, in its owner's own group")
+    if timeout is not None and timeout <= timedelta(0):
+        raise DeclarationError(f"{name}: timeout={timeout} must be longer than nothing; None is no limit")
+    if not everything:
+        for accepted in parameters.accepts:
+            routing(accepted)
+    handler = Handler(
+        name=name,
+        function=function,
+        parameters=parameters,
+        group=None if group is None else logical(group, f"{name}: group"),
+        topic=topic,
+        retry=retry,
+        timeout=timeout,
+    )
+    _check_reply(handler)
+    return handler
+
+
+def _check_reply(handler: Handler) -> None:
+    if not handler.commands or handler.parameters.returns is inspect.Signature.empty:
+        return
+    for command in handler.parameters.accepts:
+        reply = routing(command).reply
+        if reply is not None and handler.parameters.returns != reply:
+            raise DeclarationError(
+                f"{handler.name}: {command.__name__} promises a reply of {_type_name(reply)}, "
+                f"but the handler returns {_type_name(handler.parameters.returns)}"
+            )
+
+
+def _sources(handler: Handler) -> Sequence[Address]:
+    if handler.topic is not None:
+        return (Address("topic", handler.topic.name, handler.topic.physical),)
+    return [destination(routing(accepted)) for accepted in handler.parameters.accepts]
+
+
+def _taken(handlers: Sequence[Handler]) -> dict[tuple[str | None, str], Handler]:
+    return {(h.group, _wire_name(h, accepted)): h for h in handlers for accepted in h.parameters.accepts}
+
+
+def _wire_name(handler: Handler, accepted: type[Event | Command[Any]]) -> str:
+    """What tells types apart in a group: the address and the wire name."""
+    if handler.topic is not None:
+        return f"topic:{handler.topic.name} *"
+    route = routing(accepted)
+    return f"{destination(route)} {route.type}"
+
+
+def _yielded(lifespan: Lifespan | None) -> object:
+    """The type that a lifespan yields, by its annotation; None: it does not say."""
+    if lifespan is None:
+        return None
+    function = inspect.unwrap(lifespan)
+    try:
+        hint = typing.get_type_hints(function).get("return")
+    except (NameError, TypeError):
+        return None
+    arguments = get_args(hint)
+    return arguments[0] if arguments else hint
+
+
+def _names(parameters: Parameters) -> str:
+    return ", ".join(accepted.__name__ for accepted in parameters.accepts)
+
+
+def _type_name(hint: object) -> str:
+    if hint is None or hint is type(None):
+        return "None"
+    if get_origin(hint) in (Union, types.UnionType):
+        return " | ".join(_type_name(member) for member in get_args(hint))
+    return getattr(hint, "__name__", str(hint))

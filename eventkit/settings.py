@@ -1,0 +1,86 @@
+"""Settings: EVENTKIT_* from the environment, checked."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+
+from pydantic import SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from eventkit.adapter import Provision
+from eventkit.errors import DeclarationError, SettingsError
+from eventkit.names import logical
+
+PREFIX = "EVENTKIT_"
+_FOREIGN = ("EVENTKIT_TEST_",)
+"""Variables of the tests' broker provisioner, which are none of a service's."""
+
+
+class Settings(BaseSettings):
+    """What a bus is made of. Each can be given to `connect()` instead."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
+
+    broker: str = "memory"
+    """An adapter's name: memory, kafka, rabbit, nats, redis, or another that is installed."""
+    url: SecretStr | None = None
+    """Where the broker is, such as `redis://user:password@host:6379`. None: on this machine, at its usual port."""
+    service: str = "eventkit"
+    """The source of messages from a bus that runs no service."""
+    namespace: str = ""
+    """Prefixes every name on the broker, so that several systems can share one. Empty: no prefix."""
+    provision: Provision = Provision.CREATE
+    """What may be done about missing topics and groups: create, validate or assume."""
+
+    @field_validator("service", "namespace")
+    @classmethod
+    def _is_name(cls, value: str) -> str:
+        try:
+            return logical(value, "it") if value else value
+        except DeclarationError as error:
+            raise ValueError(str(error)) from error
+
+
+def read_settings(adapters: Iterable[str]) -> Settings:
+    """The settings of this process's environment. SettingsError names the variable that is wrong."""
+    check_names(os.environ, adapters)
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError(explain(error, PREFIX)) from None
+
+
+def read_adapter_settings(settings: type[BaseSettings]) -> BaseSettings:
+    """An adapter's own settings. SettingsError names the variable that is wrong, never a secret's value."""
+    prefix = str(settings.model_config.get("env_prefix", PREFIX))
+    try:
+        return settings()
+    except ValidationError as error:
+        raise SettingsError(explain(error, prefix)) from None
+
+
+def check_names(environment: Mapping[str, str], adapters: Iterable[str]) -> None:
+    """Refuse a mistyped variable: SettingsError suggests the right one."""
+    plain = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
+    nested = {f"{PREFIX}{adapter.upper()}__" for adapter in adapters}
+    for name in environment:
+        upper = name.upper()
+        if not upper.startswith(PREFIX) or upper in plain or upper.startswith((*nested, *_FOREIGN)):
+            continue
+        head, separator, tail = upper.partition("__")
+        near = difflib.get_close_matches(
+            head + separator if separator else upper, sorted(plain | nested), n=1, cutoff=0.6
+        )
+        hint = f"; did you mean {near[0]}{tail if separator else ''}?" if near else ""
+        raise SettingsError(f"{name} is no setting of eventkit{hint} (settings: {', '.join(sorted(plain))})")
+
+
+def explain(error: ValidationError, prefix: str) -> str:
+    """A validation error as a sentence about environment variables, without values."""
+    parts = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        name = prefix + "__".join(str(part) for part in item["loc"]).upper() if item["loc"] else prefix + "*"
+        parts.append(f"{name}: {item['msg']}")
+    return "; ".join(parts)

@@ -1,0 +1,44 @@
+"""What happened to messages, told to whoever watches: tests today, instruments later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from enum import StrEnum
+from typing import NamedTuple, TypeAlias
+
+from eventkit.adapter import Message
+
+
+class What(StrEnum):
+    PUBLISHED = "published"
+    """An event was confirmed by the broker."""
+    SENT = "sent"
+    """A command was."""
+    HANDLED = "handled"
+    REJECTED = "rejected"
+    RETRIED = "retried"
+    """An attempt failed, another follows."""
+    FAILED = "failed"
+    """A request failed for good, and its requester was told."""
+    DEAD = "dead"
+    """It became a dead letter; the message is the letter."""
+    SKIPPED = "skipped"
+    """No handler of the group takes its type."""
+
+
+class Happened(NamedTuple):
+    what: What
+    group: str
+    """Whose: the group's name, or the publisher's."""
+    message: Message
+    content: object
+    """The event or command, where it was decoded."""
+    attempt: int
+    error: BaseException | None
+    delay: timedelta | None
+    """Until the next attempt."""
+
+
+Watch: TypeAlias = Callable[[Happened], None] | None
+"""None: nobody watches, and it costs nothing."""

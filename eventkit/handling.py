@@ -34,6 +34,7 @@ class Entry:
         "serializer",
         "surroundings",
         "timeout",
+        "version",
     )
 
     def __init__(
@@ -58,9 +59,11 @@ class Entry:
             route = routing(cls)
             self.address = destination(route)
             self.reply: object = route.reply
+            self.version = str(route.version)
         else:
             self.address = Address("topic", topic.name, topic.physical)
             self.reply = None
+            self.version = ""
         parameters = handler.parameters
         # async, takes the message alone, nothing around it: called without a Context
         self.plain = parameters.simple and parameters.is_async and not service.middleware and self.timeout is None

@@ -94,10 +94,7 @@ class Lanes(Generic[T]):
         turns = 0
         while not self._closed:
             if not ready:
-                self._awake -= 1
-                sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._idle.append(sleeper)
-                await sleeper
+                await self._sleep()
                 continue
             item = ready.popleft()
             if isinstance(item, _Lane):
@@ -113,7 +110,29 @@ class Lanes(Generic[T]):
             turns += 1
             if turns >= _TURNS:
                 turns = 0
-                await asyncio.sleep(0)
+                await self._breathe()
+
+    async def _sleep(self) -> None:
+        """Until there is work. A cancellation that is not `close` belongs to an item that has ended."""
+        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._awake -= 1
+        self._idle.append(sleeper)
+        try:
+            await sleeper
+        except asyncio.CancelledError:
+            if self._closed:
+                raise
+            take_back_cancellation()
+            self._awake += 1
+
+    async def _breathe(self) -> None:
+        """Let others of the loop have a turn; a cancellation that an item left behind ends here."""
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise
+            take_back_cancellation()
 
     async def _step(self, item: T) -> None:
         context = self._context.copy()
@@ -121,14 +140,25 @@ class Lanes(Generic[T]):
         try:
             waits_for = context.run(coroutine.send, None)
         except StopIteration:
-            return
-        self._awake -= 1
-        if self._ready and not self._awake:
-            self._wake()
-        try:
-            await _drive(coroutine, context, waits_for)
-        finally:
-            self._awake += 1
+            pass
+        else:
+            self._awake -= 1
+            if self._ready and not self._awake:
+                self._wake()
+            try:
+                await _drive(coroutine, context, waits_for)
+            finally:
+                self._awake += 1
+        worker = asyncio.current_task()
+        if worker is not None and worker.cancelling() and not self._closed:
+            await self._breathe()  # the item cancelled its own task and ended before that took effect
+
+
+def take_back_cancellation() -> None:
+    """An item was cancelled, by itself or by what it awaited: the worker it ran in goes on."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
 
 
 class _Lane:

@@ -107,6 +107,7 @@ class MemoryAdapter:
         self._store = store or _SHARED
         self._clock = clock or SystemClock()
         self._consumers: list[MemoryConsumer] = []
+        self._names: dict[Address, str] = {}
         self._open = False
 
     async def start(self, timeout: float, /) -> Limits:
@@ -184,7 +185,10 @@ class MemoryAdapter:
             raise Closed("the memory broker is not started")
 
     def _name(self, address: Address) -> str:
-        return self._naming.channel(address.kind, address.name, address.physical)
+        name = self._names.get(address)
+        if name is None:
+            name = self._names[address] = self._naming.channel(address.kind, address.name, address.physical)
+        return name
 
     def _create(self, item: Address | Group) -> None:
         store = self._store
@@ -221,7 +225,8 @@ class MemoryAdapter:
     def _put(self, message: Message) -> Exception | None:
         store = self._store
         address = message.address
-        size = len(message.body or b"") + sum(len(name) + len(value) for name, value in message.headers.items())
+        headers = message.headers
+        size = len(message.body or b"") + sum(map(len, headers)) + sum(map(len, headers.values()))
         if size > _MESSAGE_BYTES:
             return MessageTooLarge(f"{message.type} for {address}", size, _MESSAGE_BYTES)
         name = self._name(address)

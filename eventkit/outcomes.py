@@ -16,6 +16,7 @@ from eventkit.clock import Clock, sleep
 from eventkit.copies import Reason
 from eventkit.errors import CommandFailed, GiveUp, InvalidMessage, Reject, UndecodableMessage, UnknownMessage
 from eventkit.handling import Entry, Table
+from eventkit.lanes import take_back_cancellation
 from eventkit.messages import Command, Event
 from eventkit.outgoing import Emitter, Unsendable
 from eventkit.watching import Happened, Watch, What
@@ -53,6 +54,7 @@ class Outcomes:
         """A stop has run out of time: a cancellation is ours, and no failure of the message."""
         self.tell = False
         """Is each handled message logged?"""
+        self._said_overtaking = False
         self._service = service
         self._group = group
         self._table = table
@@ -62,8 +64,15 @@ class Outcomes:
 
     async def decide(self, delivery: Delivery) -> Settlement:
         message = delivery.message
+        headers = message.headers
         entry = self._table.get(message.type)
-        if entry is None or entry.address != message.address or h.DUE in message.headers or h.EXPIRY in message.headers:
+        if (
+            entry is None
+            or entry.address != message.address
+            or h.DUE in headers
+            or h.EXPIRY in headers
+            or (entry.commands and headers.get(h.VERSION, entry.version) != entry.version)
+        ):
             return await self._decide_rare(delivery)
         return await self._attempt(entry, delivery, 1, None)
 
@@ -155,7 +164,7 @@ class Outcomes:
         except asyncio.CancelledError as error:
             if self.aborting:
                 raise
-            _take_back_cancellation()
+            take_back_cancellation()
             return error
         except KeyboardInterrupt:
             raise
@@ -174,6 +183,13 @@ class Outcomes:
         if not entry.retry.allows(attempt, failure):
             return None
         waits = entry.retry.delay(attempt)
+        if delivery.message.key is not None and not entry.retry.in_order and not self._said_overtaking:
+            self._said_overtaking = True
+            log.info(
+                "%s: a message that waits for its retry may be overtaken by later ones of its key; "
+                "Retry(in_order=True) keeps them behind it",
+                self._group.name,
+            )
         if deadline is not None and self._clock.now() + waits >= deadline:
             return None
         log.warning(
@@ -284,13 +300,6 @@ def about(message: Message) -> str:
     """A message in a line of a log: its type, key and id."""
     key = f" key={message.key}" if message.key is not None else ""
     return f"{message.type or 'a message without type'}{key} ({message.headers.get(h.ID, 'no id')})"
-
-
-def _take_back_cancellation() -> None:
-    """The handler was cancelled, by itself or by what it awaited: the worker it ran in goes on."""
-    task = asyncio.current_task()
-    while task is not None and task.cancelling():
-        task.uncancel()
 
 
 def _version(message: Message) -> str:

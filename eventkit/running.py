@@ -67,7 +67,7 @@ class Running:
             for service in self._services:
                 await self._start(service)
         except BaseException:
-            await self._stack.aclose()
+            await self.stop()
             raise
         return self
 

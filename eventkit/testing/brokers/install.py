@@ -40,25 +40,23 @@ def python_packages(broker: str, packages: Sequence[str], *, say: Say) -> None:
 
 
 def system_packages(
-    broker: str,
+    what: str,
     packages: Sequence[str],
     *,
     say: Say,
     otherwise: str,
     service: tuple[str, int] | None = None,
 ) -> None:
-    """With apt-get, as root or by sudo without a password. `otherwise` tells a person what to do where there is none.
+    """Install `packages` for `what` with apt-get, as root or by sudo without a password.
 
-    `service` is the name and port of a service that the package brings: it is kept from starting.
+    `otherwise` tells a person what to do where there is none of these. `service` is the name and port of a service
+    that the package brings: it is kept from starting.
     """
     if shutil.which("apt-get") is None:
         raise NotThisWay(f"there is no apt-get here: {otherwise}")
     root = _as_root()
     if root is None:
-        raise NotThisWay(
-            f"apt-get needs root: run `sudo apt-get install {' '.join(packages)}` once, or {otherwise}, "
-            f"or set EVENTKIT_TEST_{broker.upper()}_URL"
-        )
+        raise NotThisWay(f"apt-get needs root: run `sudo apt-get install {' '.join(packages)}` once, or {otherwise}")
     apt = [
         *root, "env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get", "-q", "-y",
         "-o", "DPkg::Lock::Timeout=300",
@@ -69,18 +67,18 @@ def system_packages(
         name, port = service or ("", None)
         ran = _listens(port)
         with _services_stay_down(root):
-            say(f"{broker}: installing {names} with apt-get ...")
+            say(f"{what}: installing {names} with apt-get ...")
             try:
-                run(install, what=f"{broker}: installing {names}", seconds=900, say=say)
+                run(install, what=f"{what}: installing {names}", seconds=900, say=say)
             except NotThisWay:
                 # No list of packages yet, as in a fresh container, or one so old that its files are gone.
-                say(f"{broker}: updating the list of packages with apt-get ...")
-                run([*apt, "update"], what=f"{broker}: updating the list of packages", seconds=300, say=say)
-                say(f"{broker}: installing {names} with apt-get ...")
-                run(install, what=f"{broker}: installing {names}", seconds=900, say=say)
+                say(f"{what}: updating the list of packages with apt-get ...")
+                run([*apt, "update"], what=f"{what}: updating the list of packages", seconds=300, say=say)
+                say(f"{what}: installing {names} with apt-get ...")
+                run(install, what=f"{what}: installing {names}", seconds=900, say=say)
         if not ran and _listens(port):
-            say(f"{broker}: stopping the service {name} that the package started")
-            run([*root, "service", name, "stop"], what=f"{broker}: stopping {name}", seconds=60, say=say)
+            say(f"{what}: stopping the service {name} that the package started")
+            run([*root, "service", name, "stop"], what=f"{what}: stopping {name}", seconds=60, say=say)
 
 
 def java() -> str | None:
@@ -98,24 +96,9 @@ def java() -> str | None:
     return None
 
 
-def java_runtime(broker: str, say: Say) -> str:
-    """Java, installed if need be."""
-    if found := java():
-        return found
-    system_packages(broker, ["default-jre-headless"], say=say, otherwise="install Java 17 or newer")
-    if found := java():
-        return found
-    raise NotThisWay("the system's package default-jre-headless is older than Java 17: install Java 17 or newer")
-
-
-def maven(broker: str, say: Say) -> str:
-    """Maven, installed if need be."""
-    if (found := shutil.which("mvn")) is None:
-        system_packages(broker, ["maven"], say=say, otherwise="install Apache Maven")
-        found = shutil.which("mvn")
-    if found is None:
-        raise NotThisWay("mvn is not on the PATH: install Apache Maven")
-    return found
+def maven() -> str | None:
+    """Apache Maven, or None."""
+    return shutil.which("mvn", path=search_path())
 
 
 def _as_root() -> list[str] | None:

@@ -87,9 +87,17 @@ class Kafka:
         return Found(libs, version)
 
     def install(self, say: Say) -> None:
-        install.java_runtime("kafka", say)
-        if _release(_cache() / "libs") is None:
-            _fetch(install.maven("kafka", say), say)
+        fetched = _release(_cache() / "libs") is not None
+        missing = [] if install.java() else ["default-jre-headless"]
+        missing += [] if fetched or install.maven() else ["maven"]
+        if missing:
+            install.system_packages("kafka", missing, say=say, otherwise="install Java 17 or newer and Apache Maven")
+        if install.java() is None:
+            raise NotThisWay(
+                "the system's package default-jre-headless is older than Java 17: install Java 17 or newer"
+            )
+        if not fetched:
+            _fetch(install.maven() or "mvn", say)
 
     def programs(self, found: Found, folder: Path, settings: Settings, say: Say) -> Sequence[Program]:
         port, controller = free_port(), free_port()

@@ -108,7 +108,7 @@ def _from_environment(recipe: Recipe) -> Broker:
     variable = _variable(recipe.name)
     url = os.environ.get(variable)
     if not url:
-        raise NotThisWay(f"{variable} is not set")
+        raise NotThisWay(f"{variable} is not set (a server's address, like {recipe.url('localhost', 12345)})")
     # From here on a failure is an error: somebody asked for this very server, and another would hide that.
     parts = urlsplit(url)
     try:

@@ -74,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--install", action="store_true", help="only make them available: fetch or install, start none")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write VARIABLE=URL lines, each as its broker is up")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="write VARIABLE=VALUE lines, each as its broker is up"
+    )
     return parser
 
 
@@ -88,8 +90,7 @@ def _beside(names: Sequence[str], command: Sequence[str], file: Path | None) -> 
                 _write(file, brokers)
         if command:
             return _run(command, brokers)
-        for broker in brokers:
-            sys.stdout.write(f"{_variable(broker)}={broker.url}\n")
+        sys.stdout.write(_lines(brokers))
         sys.stdout.flush()
         _say("Running until Ctrl-C.")
         while True:
@@ -113,13 +114,23 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
-def _variable(broker: Broker) -> str:
-    return f"EVENTKIT_TEST_{broker.name.upper()}_URL"
+def _variables(brokers: Sequence[Broker]) -> dict[str, str]:
+    """What `provide` in another process finds the brokers by."""
+    variables = {}
+    for broker in brokers:
+        variables[f"EVENTKIT_TEST_{broker.name.upper()}_URL"] = broker.url
+        if broker.name == "kafka":  # the one that cannot be asked for its version
+            variables["EVENTKIT_TEST_KAFKA_VERSION"] = broker.version
+    return variables
+
+
+def _lines(brokers: Sequence[Broker]) -> str:
+    return "".join(f"{name}={value}\n" for name, value in _variables(brokers).items())
 
 
 def _write(file: Path, brokers: Sequence[Broker]) -> None:
     fresh = file.with_name(file.name + ".new")
-    fresh.write_text("".join(f"{_variable(broker)}={broker.url}\n" for broker in brokers))
+    fresh.write_text(_lines(brokers))
     fresh.replace(file)
 
 
@@ -151,23 +162,30 @@ def _each(names: Sequence[str], work: Callable[[str], T]) -> Iterator[T]:
 
 def _run(command: Sequence[str], brokers: Sequence[Broker]) -> int:
     """Run the command to its end, pass signals on to it, and return its exit code."""
-    environment = {_variable(broker): broker.url for broker in brokers}
+    environment = _variables(brokers)
     if len(brokers) == 1:
         environment |= {"EVENTKIT_BROKER": brokers[0].name, "EVENTKIT_URL": brokers[0].url}
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None = None) -> None:
+        if process is None:
+            early.append(number)  # while the command is being started
+        # Ctrl-C in a terminal has reached the command already: twice would mean "now", not "please".
+        elif number != signal.SIGINT or not os.isatty(0):
+            process.send_signal(number)
+
+    for number in _SIGNALS:
+        signal.signal(number, pass_on)
     try:
         process = subprocess.Popen(command, env={**os.environ, **environment})
     except OSError as error:
         _say(f"{command[0]} cannot be run: {error}")
         return 127
-    while True:
-        try:
-            code = process.wait()
-        except _Told as told:
-            # Ctrl-C in a terminal has reached the command already: twice would mean "now", not "please".
-            if told.number != signal.SIGINT or not os.isatty(0):
-                process.send_signal(told.number)
-        else:
-            return code if code >= 0 else 128 - code
+    for waiting in early:
+        pass_on(waiting)
+    code = process.wait()
+    return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":

@@ -111,6 +111,11 @@ class Bus:
         """The adapter's name."""
         return self._adapter.name
 
+    @property
+    def adapter(self) -> Adapter:
+        """The port, for tools: to browse dead letters, to measure a backlog."""
+        return self._adapter
+
     async def __aenter__(self) -> Self:
         if self._core is not None:
             raise Closed("this bus is open already: one `async with` at a time")

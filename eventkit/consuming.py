@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from eventkit.adapter import RELEASE, Adapter, Consumer, Delivery, Group, Settlement
 from eventkit.clock import Clock, sleep
 from eventkit.lanes import Lanes
-from eventkit.outcomes import Counts, Outcomes, about
+from eventkit.outcomes import Counts, Outcomes, Wait, about
 
 log = logging.getLogger("eventkit")
 
@@ -28,7 +28,7 @@ class Consuming:
         self._outcomes = outcomes
         self._adapter = adapter
         self._clock = clock
-        self._lanes: Lanes[Delivery] = Lanes(self._process, concurrency)
+        self._lanes: Lanes[Delivery] = Lanes(self._process, concurrency, clock.call_later)
         self._consumer: Consumer | None = None
         self._held: dict[int, Delivery] = {}
         self._started: set[int] = set()
@@ -45,8 +45,8 @@ class Consuming:
 
     @property
     def sleeping(self) -> int:
-        """Deliveries that wait in their lane for the clock."""
-        return self._outcomes.sleeping
+        """Deliveries that wait for the clock in their lane, and those behind them."""
+        return self._lanes.asleep
 
     @property
     def error(self) -> Exception | None:
@@ -125,6 +125,7 @@ class Consuming:
         dropped = self._lanes.drop(lambda delivery: id(delivery) not in out)
         for delivery in dropped:
             del self._held[id(delivery)]
+            self._outcomes.forget(delivery)
         return dropped
 
     async def _wait_for(self, keys: Iterable[int]) -> None:
@@ -137,7 +138,7 @@ class Consuming:
 
     # one delivery
 
-    async def _process(self, delivery: Delivery) -> None:
+    async def _process(self, delivery: Delivery) -> float | None:
         key = id(delivery)
         self._started.add(key)
         try:
@@ -152,13 +153,15 @@ class Consuming:
             )
             await sleep(self._clock, _SETTLE_AGAIN)
             how = RELEASE
-        consumer = self._consumer
-        if consumer is not None:
-            consumer.settle(delivery, how)
-        del self._held[key]
         self._started.discard(key)
+        if isinstance(how, Wait):
+            return how.seconds
+        if self._consumer is not None:
+            self._consumer.settle(delivery, how)
+        del self._held[key]
         if self._waiters:
             self._tell_waiters(key)
+        return None
 
     def _tell_waiters(self, key: int) -> None:
         for missing, done in self._waiters:

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from eventkit.adapter import Address, Delivery, Message
@@ -128,12 +129,13 @@ class Call:
     async def _surrounded(self) -> object:
         entry = self._entry
         parameters = entry.handler.parameters
+        delivery = _frozen(self._delivery)
         context = Context(
             service=entry.surroundings.service,
             group=entry.surroundings.service
             if entry.handler.group is None
             else f"{entry.surroundings.service}.{entry.handler.group}",
-            delivery=self._delivery,
+            delivery=delivery,
             attempt=self._attempt,
             outgoing=self.outgoing,
             deadline=self._deadline,
@@ -157,13 +159,19 @@ class Call:
         call_next: Callable[[Delivery], Awaitable[object]] = innermost
         for middleware in reversed(self._entry.surroundings.middleware):
             call_next = functools.partial(_call_middleware, middleware, call_next)
-        return await call_next(self._delivery)
+        return await call_next(context.delivery)
 
     async def _function(self, arguments: dict[str, Any]) -> object:
         handler = self._entry.handler
         if handler.parameters.is_async:
             return await handler.function(self._content, **arguments)
         return await self._entry.surroundings.threads.run(handler.function, self._content, **arguments)
+
+
+def _frozen(delivery: Delivery) -> Delivery:
+    """For handlers and middleware: what they would change in its headers would show in retries and other groups."""
+    message = delivery.message
+    return delivery._replace(message=message._replace(headers=MappingProxyType(message.headers)))
 
 
 async def _call_middleware(

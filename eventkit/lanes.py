@@ -2,12 +2,14 @@
 
 Long-lived workers, no task per item. Each item runs in a fresh copy of the context variables that were there at the
 start: a worker steps the item's coroutine by hand inside that copy, which costs a tenth of a task. A worker that an
-item keeps waiting wakes the next one, so that instant handlers need one worker and slow ones get them all.
+item keeps waiting wakes the next one, so that instant handlers need one worker and slow ones get them all. An item
+that asks to run again later keeps its lane, and no worker.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Hashable
@@ -23,9 +25,19 @@ _TURNS = 64
 class Lanes(Generic[T]):
     """Workers over lanes. Each takes one item of the next lane that is ready; then the lane goes to the back."""
 
-    def __init__(self, run: Callable[[T], Coroutine[Any, Any, None]], concurrency: int) -> None:
+    def __init__(
+        self,
+        run: Callable[[T], Coroutine[Any, Any, float | None]],
+        concurrency: int,
+        later: Callable[[float, Callable[[], object]], object],
+    ) -> None:
+        """`run` gives None when the item is done with, or the seconds after which it is to run again, before any
+        other of its key. `later` calls a function after so many seconds."""
         self._run = run
         self._concurrency = concurrency
+        self._later = later
+        self._parked: dict[int, T] = {}
+        self._asleep: set[Hashable] = set()
         self._context = copy_context()
         self._lanes: dict[Hashable, deque[T]] = {}
         self._ready: deque[T | _Lane] = deque()
@@ -48,6 +60,11 @@ class Lanes(Generic[T]):
         if not self._awake:
             self._wake()
 
+    @property
+    def asleep(self) -> int:
+        """Items that are to run again later, and those of their keys behind them."""
+        return len(self._parked) + sum(len(self._lanes[key]) for key in self._asleep)
+
     def drop(self, keep: Callable[[T], bool]) -> list[T]:
         """Take out all waiting items that are not to be kept, and give them back."""
         dropped: list[T] = []
@@ -62,6 +79,9 @@ class Lanes(Generic[T]):
             lane.clear()
             for entry in waiting:
                 (lane if keep(entry) else dropped).append(entry)
+        for place, entry in list(self._parked.items()):
+            if not keep(entry):
+                dropped.append(self._parked.pop(place))
         return dropped
 
     async def close(self) -> None:
@@ -97,16 +117,22 @@ class Lanes(Generic[T]):
                 await self._sleep()
                 continue
             item = ready.popleft()
-            if isinstance(item, _Lane):
+            if not isinstance(item, _Lane):
+                wait = await self._step(item)
+                if wait is not None:
+                    self._park(item, wait)
+            else:
                 lane = lanes[item.key]
-                if lane:
-                    await self._step(lane.popleft())
-                if lane:
+                first = lane.popleft() if lane else None
+                wait = None if first is None else await self._step(first)
+                if wait is not None and first is not None:
+                    lane.appendleft(first)
+                    self._asleep.add(item.key)
+                    self._later(wait, functools.partial(self._ready_again, item))
+                elif lane:
                     ready.append(item)
                 else:
                     del lanes[item.key]
-            else:
-                await self._step(item)
             turns += 1
             if turns >= _TURNS:
                 turns = 0
@@ -134,24 +160,43 @@ class Lanes(Generic[T]):
                 raise
             take_back_cancellation()
 
-    async def _step(self, item: T) -> None:
+    def _park(self, item: T, wait: float) -> None:
+        """An item without a key, for later."""
+        place = id(item)
+        self._parked[place] = item
+
+        def again() -> None:
+            if place in self._parked:
+                self.add(None, self._parked.pop(place))
+
+        self._later(wait, again)
+
+    def _ready_again(self, lane: _Lane) -> None:
+        self._asleep.discard(lane.key)
+        self._ready.append(lane)
+        if not self._awake:
+            self._wake()
+
+    async def _step(self, item: T) -> float | None:
         context = self._context.copy()
         coroutine = self._run(item)
+        wait: float | None
         try:
             waits_for = context.run(coroutine.send, None)
-        except StopIteration:
-            pass
+        except StopIteration as end:
+            wait = end.value
         else:
             self._awake -= 1
             if self._ready and not self._awake:
                 self._wake()
             try:
-                await _drive(coroutine, context, waits_for)
+                wait = await _drive(coroutine, context, waits_for)
             finally:
                 self._awake += 1
         worker = asyncio.current_task()
         if worker is not None and worker.cancelling() and not self._closed:
             await self._breathe()  # the item cancelled its own task and ended before that took effect
+        return wait
 
 
 def take_back_cancellation() -> None:
@@ -171,7 +216,9 @@ class _Lane:
 
 
 @types.coroutine
-def _drive(coroutine: Coroutine[Any, Any, None], context: Context, waits_for: Any) -> Generator[Any, Any, None]:
+def _drive(
+    coroutine: Coroutine[Any, Any, float | None], context: Context, waits_for: Any
+) -> Generator[Any, Any, float | None]:
     """Drive a coroutine on after its first step, each step inside its own context."""
     while True:
         step: Callable[[Any], Any]
@@ -186,5 +233,6 @@ def _drive(coroutine: Coroutine[Any, Any, None], context: Context, waits_for: An
             step = coroutine.throw
         try:
             waits_for = context.run(step, argument)
-        except StopIteration:
-            return
+        except StopIteration as end:
+            result: float | None = end.value
+            return result

@@ -127,8 +127,8 @@ class MemoryAdapter:
                 continue
             if how is Provision.CREATE and not (isinstance(item, Address) and item.kind == "inbox"):
                 self._create(item)
-            elif not self._exists(item):
-                missing.append(str(item) if isinstance(item, Address) else f"group:{item.name}")
+            else:
+                missing += self._missing(item)
         if missing:
             raise NotProvisioned(f"missing in memory: {', '.join(missing)}")
 
@@ -211,16 +211,19 @@ class MemoryAdapter:
                         queue.put(_Stored(stored.message, stored.position))
         store.dead.setdefault(self._name(item.dead), {})
 
-    def _exists(self, item: Address | Group) -> bool:
+    def _missing(self, item: Address | Group) -> list[str]:
         store = self._store
         if isinstance(item, Group):
             queue = store.queues.get(self._naming.group(item.name))
-            return queue is not None and all(
-                queue in store.subscribers.get(self._name(source), ()) for source in item.sources
-            )
+            missing = [name for source in item.sources for name in self._missing(source)]
+            if queue is None or any(queue not in store.subscribers.get(self._name(s), ()) for s in item.sources):
+                missing.append(f"group:{item.name}")
+            return missing
         if item.kind in ("topic", "inbox"):
-            return self._name(item) in (store.topics if item.kind == "topic" else store.subscribers)
-        return self._naming.group(item.name) in store.queues
+            found = self._name(item) in (store.topics if item.kind == "topic" else store.subscribers)
+        else:
+            found = self._naming.group(item.name) in store.queues
+        return [] if found else [str(item)]
 
     def _put(self, message: Message) -> Exception | None:
         store = self._store

@@ -68,8 +68,8 @@ def kafka(namespace: str) -> Naming:
 
 
 def rabbit(namespace: str) -> Naming:
-    """Queues and exchanges: 255 bytes (AMQP 0-9-1, shortstr). Room is left for the rungs of a delay ladder."""
-    return Naming(namespace, longest=240)
+    """Queues may have 255 bytes, exchanges 127 (AMQP 0-9-1; clients check it). So all are kept below that."""
+    return Naming(namespace, longest=127)
 
 
 def nats(namespace: str) -> Naming:

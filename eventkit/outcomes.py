@@ -7,12 +7,12 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from eventkit import copies
 from eventkit import headers as h
 from eventkit.adapter import DONE, Delivery, Group, Message, Move, Settlement
-from eventkit.clock import Clock, sleep
+from eventkit.clock import Clock
 from eventkit.copies import Reason
 from eventkit.errors import CommandFailed, GiveUp, InvalidMessage, Reject, UndecodableMessage, UnknownMessage
 from eventkit.handling import Entry, Table
@@ -43,13 +43,18 @@ class Counts:
     """Requests that nobody waited for any more."""
 
 
+class Wait(NamedTuple):
+    """No settlement yet: decide again after so many seconds, with the key's later messages waiting behind."""
+
+    seconds: float
+
+
 class Outcomes:
     """Decides for one group. It settles nothing itself."""
 
     def __init__(self, service: str, group: Group, table: Table, emitter: Emitter, clock: Clock, watch: Watch) -> None:
         self.counts = Counts()
-        self.sleeping = 0
-        """Deliveries that wait in their lane for the clock."""
+        self._waiting: dict[int, int] = {}
         self.aborting = False
         """A stop has run out of time: a cancellation is ours, and no failure of the message."""
         self.tell = False
@@ -62,7 +67,11 @@ class Outcomes:
         self._clock = clock
         self._watch = watch
 
-    async def decide(self, delivery: Delivery) -> Settlement:
+    def forget(self, delivery: Delivery) -> None:
+        """This delivery is given back: its count in the lane ends."""
+        self._waiting.pop(id(delivery), None)
+
+    async def decide(self, delivery: Delivery) -> Settlement | Wait:
         message = delivery.message
         headers = message.headers
         entry = self._table.get(message.type)
@@ -74,15 +83,15 @@ class Outcomes:
             or (entry.commands and headers.get(h.VERSION, entry.version) != entry.version)
         ):
             return await self._decide_rare(delivery)
-        return await self._attempt(entry, delivery, 1, None)
+        return await self._attempt(entry, delivery, delivery, 1, None)
 
-    async def _decide_rare(self, delivery: Delivery) -> Settlement:
+    async def _decide_rare(self, arrived: Delivery) -> Settlement | Wait:
         """Copies, delayed messages, requests, CloudEvents in structured mode, foreign and unknown messages."""
         try:
-            message = copies.back(delivery)
+            message = copies.back(arrived)
         except UndecodableMessage as error:
-            return self._dead(delivery, Reason.UNDECODABLE, error, 1)
-        delivery = delivery._replace(message=message)
+            return self._dead(arrived, Reason.UNDECODABLE, error, 1)
+        delivery = arrived._replace(message=message)
         now = self._clock.now()
         due = _time(message, h.DUE)
         if due is not None and due > now:
@@ -95,7 +104,7 @@ class Outcomes:
         entry = self._table.find(message)
         if entry is None:
             return self._unknown(delivery)
-        return await self._attempt(entry, delivery, copies.attempt(message), deadline)
+        return await self._attempt(entry, arrived, delivery, copies.attempt(message), deadline)
 
     def _unknown(self, delivery: Delivery) -> Settlement:
         message = delivery.message
@@ -115,32 +124,31 @@ class Outcomes:
             )
         return Move(copies.wait(delivery, self._group, due=self._clock.now() + UNKNOWN_WAIT))
 
-    async def _attempt(self, entry: Entry, delivery: Delivery, attempt: int, deadline: datetime | None) -> Settlement:
+    async def _attempt(
+        self, entry: Entry, arrived: Delivery, delivery: Delivery, attempt: int, deadline: datetime | None
+    ) -> Settlement | Wait:
+        if self._waiting:
+            attempt = self._waiting.pop(id(arrived), attempt)
         try:
             content = entry.decode(delivery.message)
         except UndecodableMessage as error:
             return await self._given_up(entry, delivery, Reason.UNDECODABLE, error, attempt)
-        while True:
-            outcome = await self._call(entry, content, delivery, attempt, deadline)
-            if not isinstance(outcome, BaseException):
-                return outcome
-            waits = self._again(entry, delivery, attempt, outcome, deadline)
-            if waits is None:
-                gave_up = isinstance(outcome, (GiveUp, *entry.retry.never))
-                reason = Reason.GAVE_UP if gave_up else Reason.EXHAUSTED
-                return await self._given_up(entry, delivery, reason, outcome, attempt)
-            self.counts.retried += 1
-            self._happened(What.RETRIED, delivery, content, attempt=attempt, error=outcome, delay=waits)
-            if not entry.retry.in_order:
-                now = self._clock.now()
-                due = now + waits if waits else None
-                return Move(copies.retry(delivery, self._group, attempt=attempt + 1, due=due, failed_at=now))
-            self.sleeping += 1
-            try:
-                await sleep(self._clock, waits.total_seconds())
-            finally:
-                self.sleeping -= 1
-            attempt += 1
+        outcome = await self._call(entry, content, delivery, attempt, deadline)
+        if not isinstance(outcome, BaseException):
+            return outcome
+        waits = self._again(entry, delivery, attempt, outcome, deadline)
+        if waits is None:
+            gave_up = isinstance(outcome, (GiveUp, *entry.retry.never))
+            reason = Reason.GAVE_UP if gave_up else Reason.EXHAUSTED
+            return await self._given_up(entry, delivery, reason, outcome, attempt)
+        self.counts.retried += 1
+        self._happened(What.RETRIED, delivery, content, attempt=attempt, error=outcome, delay=waits)
+        if entry.retry.in_order:
+            self._waiting[id(arrived)] = attempt + 1
+            return Wait(waits.total_seconds())
+        now = self._clock.now()
+        due = now + waits if waits else None
+        return Move(copies.retry(delivery, self._group, attempt=attempt + 1, due=due, failed_at=now))
 
     async def _call(
         self,

@@ -73,7 +73,6 @@ class Router:
     def handler(
         self,
         function: Callable[..., Any] | None = None,
-        /,
         *,
         group: str | None = None,
         topic: str | Topic | None = None,

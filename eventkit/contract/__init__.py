@@ -10,7 +10,7 @@ Core behaviours have no flags: they hold on every backend, natively or by the co
 it works where it is declared, and asking for it is refused at start where it is not.
 """
 
-from eventkit.contract import delivery, failure, lifecycle, metadata, order, requests, routing, scale
+from eventkit.contract import delivery, failure, lifecycle, metadata, order, provisioning, requests, routing, scale
 from eventkit.contract.checks import CHECKS, Backend, Check, Refused, Vacuous, check
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "lifecycle",
     "metadata",
     "order",
+    "provisioning",
     "requests",
     "routing",
     "scale",

@@ -1,1 +1,125 @@
 """O: order."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from eventkit import Event, Service
+from eventkit.adapter import DONE, Address, Group, Provision
+from eventkit.contract.checks import Backend, bus, check, eventually, fresh_namespace, stays
+from eventkit.contract.receiving import put, raw, receive, started
+from eventkit.contract.samples import Counted, a_moment
+
+KEYS = 7
+EACH = 100
+
+
+class Renamed(Event, topic="counts", key="key"):
+    """Another type on the same topic: it shares the order of its key."""
+
+    number: int
+    key: str
+
+
+def sequence(start: int = 0) -> list[Event]:
+    """A hundred numbers for each of several keys, of two types, the keys in turn."""
+    return [
+        (Renamed if number % 10 == 3 else Counted)(number=number, key=f"key {key}")
+        for number in range(start, start + EACH)
+        for key in range(KEYS)
+    ]
+
+
+def in_order(seen: dict[str, list[int]], count: int) -> None:
+    """Each key has had its numbers from 0, each once, in the order in which they were published."""
+    assert set(seen) == {f"key {key}" for key in range(KEYS)}
+    wrong = {key: numbers for key, numbers in seen.items() if numbers != list(range(count))}
+    assert not wrong, f"out of order, missing or twice: {wrong}"
+
+
+@check("O1", "messages of one key are handled in the order in which they were published")
+async def order_of_a_key(backend: Backend) -> None:
+    namespace = fresh_namespace()
+    seen: dict[str, list[int]] = defaultdict(list)
+    service = Service("counting", concurrency=1)
+
+    @service.handler
+    async def counts(event: Counted | Renamed) -> None:
+        await a_moment(0.0005)
+        seen[event.key or ""].append(event.number)
+
+    async with bus(backend, namespace) as one, one.run(service):
+        await one.publish_many(sequence())  # in one go, and then one by one
+        for event in sequence(EACH)[: 10 * KEYS]:
+            await one.publish(event)
+        await eventually(lambda: sum(map(len, seen.values())) >= (EACH + 10) * KEYS, "all are handled")
+    in_order(seen, EACH + 10)
+
+
+@check("O2", "messages of one key keep their order while those of other keys are handled beside them")
+async def order_with_concurrency(backend: Backend) -> None:
+    namespace = fresh_namespace()
+    seen: dict[str, list[int]] = defaultdict(list)
+    running: Counter[str] = Counter()
+    most = {"of one key": 0, "of all": 0, "without key": 0}
+    without_key = 0
+    service = Service("counting", concurrency=32)
+
+    @service.handler
+    async def counts(event: Counted | Renamed) -> None:
+        nonlocal without_key
+        key = event.key or ""
+        running[key] += 1
+        try:
+            most["without key" if not key else "of one key"] = max(
+                most["without key" if not key else "of one key"], running[key]
+            )
+            most["of all"] = max(most["of all"], running.total())
+            await a_moment(0.004)
+        finally:
+            running[key] -= 1
+        if key:
+            seen[key].append(event.number)
+        else:
+            without_key += 1
+
+    async with bus(backend, namespace) as one, one.run(service):
+        await one.publish_many(sequence())
+        await one.publish_many([Counted(number=number) for number in range(100)])
+        await eventually(lambda: sum(map(len, seen.values())) >= EACH * KEYS and without_key >= 100, "all are handled")
+        await stays(lambda: without_key == 100, "each once", 0.1)
+    in_order(seen, EACH)
+    assert most["of one key"] == 1, f"{most['of one key']} messages of one key at once"
+    assert most["of all"] >= KEYS, f"at most {most['of all']} messages at once, of {KEYS} keys"
+    assert most["without key"] > 1, "messages without a key wait for each other"
+
+
+@check("O5", "progress never passes what is unsettled: a consumer that is lost takes nothing with it")
+async def progress_never_passes(backend: Backend) -> None:
+    namespace = fresh_namespace()
+    topic = Address("topic", "counts")
+    group = Group("counting", (topic,))
+    total = 200
+    open_ones = {number for number in range(total) if number in {0, 1, 57, 58, 150} or number % 40 == 13}
+    lost = backend.adapter(namespace)
+    await lost.start(15.0)
+    try:
+        await lost.provision([group], Provision.CREATE)
+        first = await receive(lost, group, in_flight=1_000)
+        await put(lost, *(raw(topic, b"%d" % number, f"k{number % KEYS}") for number in range(total)))
+        await first.arrive(total)
+        finished = [delivery for delivery in first.got if int(delivery.message.body or b"") not in open_ones]
+        for delivery in reversed(finished):  # out of order: the last first
+            first.settle(delivery)
+        await stays(lambda: not first.failed, "settlements are made", 0.3)
+    finally:
+        await lost.stop(0.0)
+    assert Counter(first.bodies) == Counter(b"%d" % number for number in range(total)), "each once, before it was lost"
+    async with started(backend, namespace) as adapter:
+        second = await receive(adapter, group, in_flight=1_000, settle_with=DONE)
+        await eventually(lambda: open_ones <= {int(body or b"") for body in second.bodies}, "what was not settled")
+        await stays(lambda: True, "what else comes", 0.3)
+        again = Counter(int(body or b"") for body in second.bodies)
+        assert set(again.values()) == {1}, f"twice to one consumer: {again - Counter(set(again))}"
+        if not adapter.capabilities.settles_in_order:
+            assert again.keys() == open_ones, f"settled, and delivered again: {sorted(again.keys() - open_ones)}"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
 
+from eventkit import headers as h
 from eventkit.adapter import DONE, Adapter, Address, Consumer, Delivery, Group, Message, Settlement
-from eventkit.contract.checks import eventually
+from eventkit.contract.checks import Backend, eventually
+from eventkit.wire import new_id
 
 
 class Receiving:
@@ -86,6 +90,34 @@ async def receive(
     receiving = Receiving(settle_with)
     receiving.consumer = await adapter.consume(group, receiving, in_flight=in_flight)
     return receiving
+
+
+@asynccontextmanager
+async def started(backend: Backend, namespace: str) -> AsyncIterator[Adapter]:
+    """A started adapter, stopped at the end."""
+    adapter = backend.adapter(namespace)
+    await adapter.start(15.0)
+    try:
+        yield adapter
+    finally:
+        await adapter.stop(5.0)
+
+
+def raw(
+    address: Address,
+    body: bytes | None,
+    key: str | None = None,
+    *,
+    type: str = "Raw",
+    due: datetime | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Message:
+    """A message made by hand, with an id of its own."""
+    id_ = new_id()
+    own = {h.SPECVERSION: "1.0", h.ID: id_, h.SOURCE: "contract", h.TYPE: type, h.MESSAGE_ID: id_}
+    if key is not None:
+        own |= {h.SUBJECT: key, h.PARTITION_KEY: key}
+    return Message(address, type, key, {**own, **(headers or {})}, body, due)
 
 
 async def put(adapter: Adapter, *messages: Message) -> None:

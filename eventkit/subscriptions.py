@@ -1,0 +1,37 @@
+"""What services listen to, as a small table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eventkit.adapter import Address
+from eventkit.messages import routing
+from eventkit.service import Handler, Service
+from eventkit.wire import destination
+
+ALL = "all events"
+
+
+def table(services: Sequence[Service], where: str) -> str:
+    """A line for each channel of each group: which messages it takes from it."""
+    rows = [("group", "listens to", "for")]
+    for service in services:
+        for name, (group, handlers) in service.groups().items():
+            for source in group.sources:
+                channel = source.physical or source.name
+                rows.append((name, f"{source.kind} {channel}", ", ".join(_types(source, handlers))))
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    lines = [f"  {group:<{widths[0]}}  {channel:<{widths[1]}}  {types}" for group, channel, types in rows]
+    return "\n".join([f"\n  on {where}", "", *lines, ""])
+
+
+def _types(source: Address, handlers: Sequence[Handler]) -> list[str]:
+    found: list[str] = []
+    for handler in handlers:
+        if handler.topic is not None:
+            if (handler.topic.name, handler.topic.physical) == (source.name, source.physical):
+                found.append(ALL)
+            continue
+        routes = [routing(accepted) for accepted in handler.parameters.accepts]
+        found.extend(route.type for route in routes if destination(route) == source)
+    return found

@@ -1,0 +1,215 @@
+"""Settlements, gathered: one command for many of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from redis.exceptions import ResponseError
+
+from eventkit.adapter import Delivery, Done, Move, Receive, Release, Settlement
+from eventkit.errors import NotProvisioned
+from eventkit_redis import codec
+from eventkit_redis import scripts as lua
+from eventkit_redis.keys import Keys
+from eventkit_redis.link import Call, Link, command, script
+from eventkit_redis.publish import member, milliseconds
+from eventkit_redis.source import Source, Token
+
+log = logging.getLogger("eventkit.redis")
+
+FREE: Final = "eventkit:free"
+"""The consumer that owns what was given back. Nobody reads under this name, so anybody may take it over at once."""
+FREE_IDLE: Final = 24 * 3600 * 1000
+"""Longer than any lease, in ms: taken over by the first that looks."""
+_LINGER: Final = 0.002
+_SOON: Final = 128
+_CHUNK: Final = 500
+_AGAIN: Final = 0.25
+
+
+class Settler:
+    """The settlements of one consumer."""
+
+    def __init__(self, link: Link, keys: Keys, group: str, consumer: str, receive: Receive) -> None:
+        self._link = link
+        self._keys = keys
+        self._group = group
+        self._consumer = consumer
+        self._receive = receive
+        self.freed: Callable[[int], None] = lambda count: None
+        """Told how many are no longer held."""
+        self.sure: Callable[[], bool] = lambda: False
+        """Is it certain that all we hold is still ours? Then nothing needs to be checked on the server."""
+        self._gathered = 0
+        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._moves: list[tuple[Source, bytes, Delivery, Move]] = []
+        self._dirty: set[Source] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.own: frozenset[str] = frozenset()
+        """Retry and dead-letter streams of the group: a copy makes them again where they got lost."""
+        self.parked: Callable[[], None] = lambda: None
+        """Told when something new waits."""
+
+    def settle(self, delivery: Delivery, how: Settlement) -> None:
+        token: Token = delivery.token  # type: ignore[assignment]
+        source, entry = token
+        held = source.held
+        if held.get(entry) is not token:
+            return
+        del held[entry]
+        kind = type(how)
+        if kind is Done:
+            source.done.append(entry)
+            self.freed(1)
+        elif kind is Release:
+            source.released.append(entry)
+            self.freed(1)
+        else:
+            assert isinstance(how, Move)
+            source.moving[entry] = token
+            self._moves.append((source, entry, delivery, how))
+        self._dirty.add(source)
+        self._gathered += 1
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LINGER, self._flush)
+        elif self._gathered == _SOON:
+            self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_soon(self._flush)
+
+    async def drain(self) -> None:
+        """Until Redis has confirmed all that was settled."""
+        while self._timer is not None or self._tasks:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._flush()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            if self._timer is not None:
+                await asyncio.sleep(_AGAIN / 4)  # one failed and is tried again
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for task in self._tasks:
+            task.cancel()
+
+    def _flush(self) -> None:
+        self._timer = None
+        self._gathered = 0
+        dirty, self._dirty = self._dirty, set()
+        wire: list[bytes] = []
+        told: list[Callable[[object], None]] = []
+        for source in dirty:
+            self._acks(source, wire, told)
+        moves, self._moves = self._moves, []
+        for move in moves:
+            self._move(*move, wire, told)
+        if wire:
+            call = self._link.call(wire, len(wire), 10.0)
+            task = asyncio.get_running_loop().create_task(self._finish(call, told))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _finish(self, call: Call, told: Sequence[Callable[[object], None]]) -> None:
+        await call.future
+        replies: list[Any] = list(call.replies)
+        missing = call.error or ResponseError("Redis did not answer")
+        replies += [missing] * (len(told) - len(replies))
+        for tell, reply in zip(told, replies, strict=True):
+            tell(reply)
+
+    def _acks(self, source: Source, wire: list[bytes], told: list[Callable[[object], None]]) -> None:
+        done, source.done = source.done, []
+        source.acking.update(done)
+        deletes = int(source.deletes)
+        sure = self.sure()
+        for at in range(0, len(done), _CHUNK):
+            ids = done[at : at + _CHUNK]
+            if sure and not deletes:
+                wire.append(command("XACK", source.key, self._group, *ids))
+            else:
+                wire.append(script(lua.ACK, (source.key,), self._group, self._consumer, deletes, *ids))
+            told.append(lambda reply, ids=ids: self._acked(source, ids, reply))  # type: ignore[misc]
+        released, source.released = source.released, []
+        for at in range(0, len(released), _CHUNK):
+            ids = released[at : at + _CHUNK]
+            wire.append(script(lua.RELEASE, (source.key,), self._group, self._consumer, FREE, FREE_IDLE, *ids))
+            told.append(lambda reply, ids=ids: self._gave_back(source, ids, reply))  # type: ignore[misc]
+
+    def _acked(self, source: Source, ids: list[bytes], reply: object) -> None:
+        source.acking.difference_update(ids)
+        if isinstance(reply, Exception):
+            source.done += ids  # asked again until it is known: twice is harmless
+            self._later(source)
+        elif reply != len(ids):
+            log.info(
+                "%d of %d settlements in %s came too late: the messages had gone to another consumer or were deleted",
+                *(len(ids) - int(reply), len(ids), source.key),  # type: ignore[call-overload]
+            )
+
+    def _gave_back(self, source: Source, ids: list[bytes], reply: object) -> None:
+        if isinstance(reply, Exception):
+            source.released += ids
+            self._later(source)
+        elif reply != len(ids):
+            log.warning(
+                "%d of %d messages of %s could not be given back: they had gone to another consumer or were trimmed",
+                *(len(ids) - int(reply), len(ids), source.key),  # type: ignore[call-overload]
+            )
+
+    def _later(self, source: Source) -> None:
+        self._dirty.add(source)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_AGAIN, self._flush)
+
+    def _move(
+        self,
+        source: Source,
+        entry: bytes,
+        delivery: Delivery,
+        how: Move,
+        wire: list[bytes],
+        told: list[Callable[[object], None]],
+    ) -> None:
+        copy = how.copy
+        try:
+            data = codec.encode(copy, fit=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the core is owed an answer
+            self._moved(source, entry, delivery, how, error)
+            return
+        target = self._keys.stream(copy.address)
+        must_exist = int(target not in self.own)
+        about = (self._group, self._consumer, entry, int(source.deletes), must_exist)
+        due = milliseconds(copy.due)
+        if due is not None and copy.address.kind == "retry":
+            name = copy.address.name
+            keys = (source.key, self._keys.due(name), self._keys.waiting(name), target)
+            wire.append(script(lua.MOVE_LATER, keys, *about, member(copy), due, data))
+        else:
+            wire.append(script(lua.MOVE, (source.key, target), *about, data))
+        waits = due is not None
+
+        def tell(reply: object) -> None:
+            if reply == -1:
+                reply = NotProvisioned(f"{copy.address}: there is no stream {target!r} on this Redis")
+            self._moved(source, entry, delivery, how, reply)
+            if waits and not isinstance(reply, Exception):
+                self.parked()
+
+        told.append(tell)
+
+    def _moved(self, source: Source, entry: bytes, delivery: Delivery, how: Move, reply: object) -> None:
+        if source.moving.get(entry) is not delivery.token:
+            return
+        del source.moving[entry]
+        if isinstance(reply, Exception):
+            source.held[entry] = delivery.token  # type: ignore[assignment]
+            self._receive.unsettled(delivery, how, reply)
+            return
+        self.freed(1)
+        if reply == 0:
+            log.info("one message of %s was not moved: it had gone to another consumer", source.key)

@@ -1,0 +1,42 @@
+"""One stream that a consumer reads, and what the consumer holds of it."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from eventkit.adapter import Address
+
+Token: TypeAlias = "tuple[Source, bytes]"  # noqa: S105 - no secret
+"""One arrival of one entry. Compared by identity: another arrival of the same entry is another token."""
+
+
+class Source:
+    """A stream of one group."""
+
+    __slots__ = ("acking", "address", "cursor", "deletes", "done", "held", "key", "moving", "name", "released")
+
+    def __init__(self, address: Address, key: str) -> None:
+        self.address = address
+        self.key = key
+        self.name = key.encode()
+        self.deletes = address.kind in {"inbox", "retry"}
+        """Finished entries are deleted: nobody else reads them, and the stream does not grow."""
+        self.cursor: bytes = b"0-0"
+        """Where the search for what others left behind goes on."""
+        self.held: dict[bytes, Token] = {}
+        """Delivered, not settled."""
+        self.moving: dict[bytes, Token] = {}
+        """Their copies are on the way."""
+        self.done: list[bytes] = []
+        """Settled, Redis is not told yet."""
+        self.acking: set[bytes] = set()
+        """Settled, Redis was told and has not answered."""
+        self.released: list[bytes] = []
+
+    def leased(self) -> list[bytes]:
+        """What must stay ours."""
+        return [*self.held, *self.moving, *self.done, *self.acking]
+
+    def ours(self, entry: bytes) -> bool:
+        """Is it here already? Then it is not to be delivered again."""
+        return entry in self.held or entry in self.moving or entry in self.acking or entry in self.done

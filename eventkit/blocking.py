@@ -26,6 +26,9 @@ from eventkit.wire import JSON_SERIALIZER, Serializer
 R = TypeVar("R")
 T = TypeVar("T")
 
+_END = 5.0
+"""Seconds that the end waits for the thread."""
+
 
 def connect(
     broker: str | None = None,
@@ -57,12 +60,14 @@ class Bus:
     def __init__(self, bus: asynchronous.Bus) -> None:
         self._bus = bus
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         if self._loop is not None:
             raise Closed("this bus is open already: one `with` at a time")
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="eventkit blocking bus", daemon=True).start()
+        self._thread = threading.Thread(target=_run, args=(self._loop,), name="eventkit blocking bus", daemon=True)
+        self._thread.start()
         try:
             self._wait(self._bus.__aenter__())
         except BaseException:
@@ -125,5 +130,14 @@ class Bus:
 
     def _end(self) -> None:
         loop, self._loop = self._loop, None
-        if loop is not None:
+        if loop is not None and self._thread is not None:
             loop.call_soon_threadsafe(loop.stop)
+            self._thread.join(_END)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -105,6 +106,8 @@ class Bus:
         self._watch = watch
         self._core: Core | None = None
         self._requests: Requests | None = None
+        self._correlation_id: str | None = None
+        self._headers: Mapping[str, str] = {}
 
     @property
     def broker(self) -> str:
@@ -209,12 +212,14 @@ class Bus:
             chunk.append(event)
             messages.append(encode(event, about, self._serializer))
             if len(chunk) == _CHUNK:
+                await core.publisher.ensure(messages)
                 pending.add(asyncio.ensure_future(put(first, chunk, messages)))
                 first, chunk, messages = first + len(chunk), [], []
                 if len(pending) >= _CHUNKS:
                     _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 else:
                     await asyncio.sleep(0)
+        await core.publisher.ensure(messages)
         pending.add(asyncio.ensure_future(put(first, chunk, messages)))
         await asyncio.gather(*pending)
         if failures:
@@ -254,8 +259,8 @@ class Bus:
         about = Envelope(
             source=self._source,
             id=request_id,
-            correlation_id=correlation_id,
-            headers=h.check(headers),
+            correlation_id=correlation_id or self._correlation_id,
+            headers=self._with_own(headers),
             expiry=core.clock.now() + timeout,
             reply_to=requests.reply_to,
         )
@@ -267,6 +272,15 @@ class Bus:
             requests.forget(request_id)
         answer: R = outcome(reply, routing(type(command)).reply)
         return answer
+
+    def carrying(self, *, correlation_id: str | None = None, headers: Mapping[str, str] | None = None) -> Bus:
+        """This bus, with what is said here in all that is published through the one returned: the correlation id and
+        the headers of a web request, say. What a call says itself wins. It is open as long as this bus is.
+        """
+        other = copy.copy(self)
+        other._correlation_id = correlation_id or self._correlation_id
+        other._headers = {**self._headers, **h.check(headers)}
+        return other
 
     def run(self, *services: Service) -> Running:
         """Run services in this process: `async with bus.run(orders, payments): ...`."""
@@ -333,10 +347,14 @@ class Bus:
         return Envelope(
             source=self._source,
             id=id,
-            correlation_id=correlation_id,
-            headers=h.check(headers),
+            correlation_id=correlation_id or self._correlation_id,
+            headers=self._with_own(headers),
             due=self._clock.now() + delay if delay else None,
         )
+
+    def _with_own(self, headers: Mapping[str, str] | None) -> Mapping[str, str]:
+        checked = h.check(headers)
+        return {**self._headers, **checked} if self._headers else checked
 
     def _open(self) -> Core:
         if self._core is None:

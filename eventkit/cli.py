@@ -75,15 +75,15 @@ class _Process:
         self._broker = broker
         self._url = url
         self._where = where
-        self._told = asyncio.Event()
+        self._told = False
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
 
         def told(number: int, frame: FrameType | None) -> None:
-            if self._told.is_set():
+            if self._told:
                 os._exit(128 + number)
-            self._told.set()
+            self._told = True
             loop.call_soon_threadsafe(drain, signal.Signals(number).name)
 
         def drain(name: str) -> None:
@@ -117,10 +117,9 @@ def _where(broker: str | None, url: str | None) -> str:
     given = url or secret
     if given is None:
         return f"{name} on this machine"
-    scheme, separator, rest = given.partition("://")
+    scheme, separator, rest = given.rpartition("://")
     # what stands before the last @ may hold a password, and so may a query
-    address = rest.rpartition("@")[2].partition("?")[0]
-    return f"{name} at {scheme}{separator}{address}"
+    return f"{name} at {scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def _fail(text: str, code: int) -> NoReturn:

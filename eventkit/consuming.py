@@ -30,6 +30,7 @@ class Consuming:
         self._clock = clock
         self._lanes: Lanes[Delivery] = Lanes(self._process, concurrency, clock.call_later)
         self._consumer: Consumer | None = None
+        self._live = asyncio.Event()
         self._held: dict[int, Delivery] = {}
         self._started: set[int] = set()
         self._waiters: list[tuple[set[int], asyncio.Future[None]]] = []
@@ -55,10 +56,13 @@ class Consuming:
 
     async def start(self) -> None:
         self._consumer = await self._adapter.consume(self.group, self, in_flight=self.budget)
+        self._live.set()
 
     # what the adapter calls: eventkit.adapter.Receive
 
     async def deliveries(self, batch: Sequence[Delivery], /) -> None:
+        if not self._live.is_set():  # before `consume` has returned, nothing could be settled
+            await self._live.wait()
         self._outcomes.tell = log.isEnabledFor(logging.INFO)
         held, add = self._held, self._lanes.add
         for delivery in batch:

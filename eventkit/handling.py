@@ -74,6 +74,8 @@ class Entry:
         cls = self.cls
         if cls is Event:
             cls = declared(self.address.name, message.type) or Undeclared
+            if not message.type and self.handler.topic is not None and isinstance(self.handler.topic.default, type):
+                cls = self.handler.topic.default
         return decode(message, cls, self.serializer)
 
     def call(self, content: Event | Command[Any], delivery: Delivery, attempt: int, deadline: datetime | None) -> Call:
@@ -118,8 +120,9 @@ class Call:
     async def _limited(self) -> object:
         limit = self._entry.timeout
         assert limit is not None
+        scope = asyncio.timeout(limit)
         try:
-            async with asyncio.timeout(limit) as scope:
+            async with scope:
                 return await self._surrounded()
         except TimeoutError as error:
             if not scope.expired():
@@ -208,13 +211,14 @@ class Table:
 
     def _add(self, handler: Handler, cls: type[Event | Command[Any]], entry: Entry) -> None:
         kind, name, _ = entry.address
-        if handler.topic is not None:
+        if cls is Event:
             self._everything[name] = entry
             return
         route = routing(cls)
+        topic = handler.topic or route.topic
         self._by_address[kind, name, route.type] = entry
         self._by_type.setdefault(route.type, entry)
-        if route.topic is not None and route.topic.default is cls:
+        if topic is not None and topic.default in (cls, route.type):
             self._defaults[name] = entry
 
 

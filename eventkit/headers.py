@@ -54,6 +54,7 @@ OUTCOME = "ek-outcome"
 _RESERVED_PREFIXES = ("ce-", "ce_", "ek-", "nats-")
 _RESERVED = frozenset({CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID, REPLY_TO})
 _LINE_BREAK = re.compile(r"[\r\n\0]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _PLAIN = re.compile(r"[!-$&-~]*").fullmatch  # printable ASCII without space and '%'
 _SAFE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '%"')
 
@@ -100,6 +101,8 @@ def check(given: Mapping[str, str] | None) -> Mapping[str, str]:
             raise InvalidMessage(f"header {name!r} is reserved: choose a name of your own, such as 'x-{lowered}'")
         if not name or _LINE_BREAK.search(name) or _LINE_BREAK.search(value):
             raise InvalidMessage(f"header {name!r}: an empty name, line breaks and NUL do not survive every broker")
+        if _SURROGATE.search(name) or _SURROGATE.search(value):
+            raise InvalidMessage(f"header {name!r}: half a surrogate pair is no text, and cannot be encoded")
     return given
 
 
@@ -108,5 +111,5 @@ def user(headers: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in headers.items()
-        if name not in _RESERVED and not name.lower().startswith(_RESERVED_PREFIXES)
+        if name.lower() not in _RESERVED and not name.lower().startswith(_RESERVED_PREFIXES)
     }

@@ -201,12 +201,11 @@ class MemoryAdapter:
         queue = store.queues.setdefault(name, _Queue())
         for source in item.sources:
             channel = self._name(source)
-            if source.kind == "topic":
-                log = store.topics.setdefault(channel, deque(maxlen=_KEPT))
+            log = store.topics.setdefault(channel, deque(maxlen=_KEPT)) if source.kind == "topic" else ()
             subscribers = store.subscribers.setdefault(channel, [])
             if queue not in subscribers:
                 subscribers.append(queue)
-                if source.kind == "topic" and item.start == "earliest" and not known:
+                if item.start == "earliest" and not known:
                     for stored in log:
                         queue.put(_Stored(stored.message, stored.position))
         store.dead.setdefault(self._name(item.dead), {})

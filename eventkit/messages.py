@@ -31,18 +31,21 @@ class Topic:
 
     Needed only where a name is not enough: `Topic("orders", physical="legacy.orders", default=OrderPlaced)` reads and
     writes an existing channel as it is, without the namespace, and takes messages on it that do not say their type for
-    `OrderPlaced`.
+    `OrderPlaced`. Give it to a handler: `@service.handler(topic=...)`; or, with the class's wire name for `default`,
+    to the class itself: `class OrderPlaced(Event, topic=Topic("orders", default="OrderPlaced"))`.
     """
 
     name: str
     physical: str | None = None
     """The broker's own name. None: made from the name and the namespace."""
-    default: type[Event] | None = None
-    """The class of messages that carry no type. None: they are skipped, as unhandled."""
+    default: type[Event] | str | None = None
+    """The class of messages that carry no type, or its wire name. None: they are skipped, as unhandled."""
 
     def __post_init__(self) -> None:
         logical(self.name, f"Topic({self.name!r})")
-        if self.default is not None and not (isinstance(self.default, type) and issubclass(self.default, Event)):
+        if not isinstance(self.default, str | None) and not (
+            isinstance(self.default, type) and issubclass(self.default, Event)
+        ):
             raise DeclarationError(f"Topic({self.name!r}): default={self.default!r} is no Event class")
 
 
@@ -141,8 +144,10 @@ def routing(cls: type[BaseModel]) -> Routing:
         return found
     if not issubclass(cls, _Message):
         raise DeclarationError(f"{cls.__name__} is neither an Event nor a Command")
-    if "[" in cls.__name__:
-        raise DeclarationError(f"{cls.__name__} has no wire name: derive a class from it, with a name of its own")
+    if "[" in cls.__name__ or Generic in cls.__bases__:
+        raise DeclarationError(
+            f"{cls.__name__} has no wire name: derive a class with a name of its own from it, its types filled in"
+        )
     wanted = 'topic="..."' if issubclass(cls, Event) else 'service="..."'
     raise DeclarationError(f"{cls.__name__} says no destination: declare it as class {cls.__name__}(..., {wanted})")
 
@@ -150,6 +155,8 @@ def routing(cls: type[BaseModel]) -> Routing:
 def declare(cls: type[_Message], keywords: Mapping[str, Any]) -> None:
     """Read and check the class keywords of a message class."""
     cls.__eventkit_routing__ = None
+    if issubclass(cls, Event) and issubclass(cls, Command):
+        raise DeclarationError(f"{cls.__name__} is an Event and a Command at once: make it one of them")
     kind = "event" if issubclass(cls, Event) else "command"
     parametrised = bool(cls.__pydantic_generic_metadata__["origin"]) and not keywords
     own = {word: value for word, value in keywords.items() if word not in ConfigDict.__annotations__}
@@ -221,12 +228,24 @@ def _routing(cls: type[_Message], kind: str, merged: Mapping[str, Any], own: Map
 
 
 def _reply(cls: type[_Message]) -> object:
+    known: dict[object, object] = {}
     for base in cls.__mro__:
         meta = base.__dict__.get("__pydantic_generic_metadata__")
-        if meta and meta["origin"] is Command:
-            reply = meta["args"][0]
-            return None if reply is type(None) else reply
+        if not meta or meta["origin"] is None:
+            continue
+        filled = [_fill(argument, known) for argument in meta["args"]]
+        if meta["origin"] is Command:
+            return None if filled[0] is type(None) else filled[0]
+        known.update(zip(meta["origin"].__pydantic_generic_metadata__["parameters"], filled, strict=True))
     return None
+
+
+def _fill(hint: Any, known: Mapping[object, object]) -> object:
+    """A type with its type variables filled in."""
+    if hint in known:
+        return known[hint]
+    parameters = getattr(hint, "__parameters__", ())
+    return hint[tuple(known.get(parameter, parameter) for parameter in parameters)] if parameters else hint
 
 
 def _upcast(cls: type[_Message], from_version: int) -> Callable[[Upcaster], Upcaster]:

@@ -158,7 +158,7 @@ class Emitter:
 def _returned(entry: Entry, result: object) -> Sequence[Event | Command[Any]]:
     if result is None:
         return ()
-    items = result if isinstance(result, list | tuple) else (result,)
+    items: Sequence[Any] = [*result] if isinstance(result, list | tuple) else [result]
     for item in items:
         if not isinstance(item, Event | Command):
             raise Unsendable(

@@ -108,9 +108,10 @@ def _accepts(hint: object, handler: str, parameter: str) -> tuple[type[Event | C
                 f"{handler}: its first parameter {parameter!r} is annotated {_shown(hint)}; "
                 "annotate it with the Event or Command class (or a union of them) that it handles"
             )
-    if len({issubclass(member, Event) for member in members}) > 1:
+    accepts = typing.cast("tuple[type[Event | Command[Any]], ...]", members)
+    if len({issubclass(accepted, Event) for accepted in accepts}) > 1:
         raise DeclarationError(f"{handler}: handles events and commands at once; write one handler for each")
-    return typing.cast("tuple[type[Event | Command[Any]], ...]", members)
+    return accepts
 
 
 def _depends(parameter: inspect.Parameter, hint: object) -> bool:

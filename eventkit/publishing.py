@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from eventkit.adapter import Adapter, Address, Message, Provision
 from eventkit.errors import Closed, InvalidMessage, NoOwner, NotProvisioned
@@ -60,11 +60,7 @@ class Publisher:
         """Many messages, as they are; one answer each, in order."""
         if self._closed:
             return [Closed("this bus is closed")] * len(messages)
-        refused: dict[Address, Exception] = {}
-        for address in {message.address for message in messages} - self._known:
-            error = await self._ensure(address)
-            if error is not None:
-                refused[address] = error
+        refused = await self.ensure(messages)
         if not refused:
             return await self._hand_over(messages)
         answers: list[Exception | None] = [refused.get(message.address) for message in messages]
@@ -73,6 +69,19 @@ class Publisher:
         for place, answer in zip(places, found, strict=True):
             answers[place] = answer
         return answers
+
+    async def ensure(self, messages: Sequence[Message]) -> Mapping[Address, Exception]:
+        """Make or find where these go; the addresses that cannot be had, and why.
+
+        Batches that follow one another keep their order only if no later one overtakes an earlier one here: whoever
+        has several under way calls this before each.
+        """
+        refused: dict[Address, Exception] = {}
+        for address in {message.address for message in messages} - self._known:
+            error = await self._ensure(address)
+            if error is not None:
+                refused[address] = error
+        return refused
 
     async def close(self) -> None:
         """Take nothing more, and wait for the answers that are due."""

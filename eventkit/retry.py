@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,13 +39,17 @@ class Retry:
     """Wait in the lane and keep the key's order; 60 s at most in all, and the count restarts after a crash."""
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
+        if not isinstance(self.first_delay, timedelta) or not isinstance(self.max_delay, timedelta):
+            raise DeclarationError("Retry: first_delay and max_delay are a timedelta, such as timedelta(seconds=1)")
+        if not isinstance(self.attempts, int) or self.attempts < 1:
             raise DeclarationError(f"Retry(attempts={self.attempts}): 1 is the least, and means never again")
         if not timedelta(0) <= self.first_delay <= LONGEST or not timedelta(0) <= self.max_delay <= LONGEST:
             raise DeclarationError("Retry: delays lie between zero and 24 hours")
-        if self.factor < 1 or not 0 <= self.jitter < 1:
+        if not 1 <= self.factor < math.inf or not 0 <= self.jitter < 1:
             raise DeclarationError("Retry: factor is at least 1, jitter at least 0 and below 1")
-        if not isinstance(self.never, tuple):
+        if not isinstance(self.never, tuple) or not all(
+            isinstance(kind, type) and issubclass(kind, Exception) for kind in self.never
+        ):
             raise DeclarationError(f"Retry(never={self.never!r}): give a tuple of exception classes")
         if self.in_order:
             waits = sum((self._exact(attempt) for attempt in range(1, self.attempts)), 0.0)

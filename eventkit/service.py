@@ -40,7 +40,7 @@ class Handler:
     parameters: Parameters
     group: str | None
     topic: Topic | None
-    """All of this topic, for a handler of `Event` itself."""
+    """All of this topic, for a handler of `Event` itself; for one of the topic's `default` class, that alone."""
     retry: Retry | None
     timeout: timedelta | None
 
@@ -163,7 +163,7 @@ class Service(Router):
         self.middleware = tuple(middleware)
         self.retry = retry or Retry()
         self.timeout = timeout
-        self.start = start
+        self.start: Start = start
         self.stop_timeout = stop_timeout
         self._yields = _yielded(lifespan)
 
@@ -221,11 +221,12 @@ def _declare(
         raise DeclarationError(
             f'{name}: to handle all events of a topic, say which: handler(topic="orders") and Event alone'
         )
-    if topic is not None and not everything:
+    if topic is not None and not everything and parameters.accepts != (topic.default,):
         raise DeclarationError(
-            f"{name}: topic= goes with an annotation of Event itself; {_names(parameters)} says its own"
+            f"{name}: topic= goes with an annotation of Event itself; {_names(parameters)} says its own "
+            "(topic=Topic(..., default=TheClass) takes what stands there without a type for that class)"
         )
-    if group is not None and issubclass(parameters.accepts[0], Command):
+    if group is not None and any(issubclass(accepted, Command) for accepted in parameters.accepts):
         raise DeclarationError(f"{name}: group= is for events; a command has one handler, in its owner's own group")
     if timeout is not None and timeout <= timedelta(0):
         raise DeclarationError(f"{name}: timeout={timeout} must be longer than nothing; None is no limit")
@@ -270,7 +271,7 @@ def _taken(handlers: Sequence[Handler]) -> dict[tuple[str | None, str], Handler]
 def _wire_name(handler: Handler, accepted: type[Event | Command[Any]]) -> str:
     """What tells types apart in a group: the address and the wire name."""
     if handler.topic is not None:
-        return f"topic:{handler.topic.name} *"
+        return f"topic:{handler.topic.name} {'*' if accepted is Event else routing(accepted).type}"
     route = routing(accepted)
     return f"{destination(route)} {route.type}"
 

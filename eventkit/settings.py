@@ -6,8 +6,9 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 
-from pydantic import SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableSetting
 
 from eventkit.adapter import Provision
 from eventkit.errors import DeclarationError, SettingsError
@@ -55,10 +56,15 @@ def read_settings(adapters: Iterable[str]) -> Settings:
 def read_adapter_settings(settings: type[BaseSettings]) -> BaseSettings:
     """An adapter's own settings. SettingsError names the variable that is wrong, never a secret's value."""
     prefix = str(settings.model_config.get("env_prefix", PREFIX))
+    _check_nested(os.environ, settings, prefix)
     try:
         return settings()
     except ValidationError as error:
         raise SettingsError(explain(error, prefix)) from None
+    except UnreadableSetting as error:
+        raise SettingsError(
+            f"{prefix}*: {error}; give its parts as variables of their own, joined by '__', or all as JSON"
+        ) from None
 
 
 def check_names(environment: Mapping[str, str], adapters: Iterable[str]) -> None:
@@ -69,12 +75,35 @@ def check_names(environment: Mapping[str, str], adapters: Iterable[str]) -> None
         upper = name.upper()
         if not upper.startswith(PREFIX) or upper in plain or upper.startswith((*nested, *_FOREIGN)):
             continue
-        head, separator, tail = upper.partition("__")
-        near = difflib.get_close_matches(
-            head + separator if separator else upper, sorted(plain | nested), n=1, cutoff=0.6
-        )
-        hint = f"; did you mean {near[0]}{tail if separator else ''}?" if near else ""
+        head, separator, tail = upper.removeprefix(PREFIX).partition("__")
+        near = _nearest(head + separator, [known.removeprefix(PREFIX) for known in plain | nested])
+        hint = f"; did you mean {PREFIX}{near}{tail}?" if near else ""
         raise SettingsError(f"{name} is no setting of eventkit{hint} (settings: {', '.join(sorted(plain))})")
+
+
+def _check_nested(environment: Mapping[str, str], settings: type[BaseModel], prefix: str) -> None:
+    """Refuse a mistyped variable of an adapter, at any depth: pydantic overlooks it."""
+    for name in environment:
+        if not name.upper().startswith(prefix.upper()):
+            continue
+        path = name.upper().removeprefix(prefix.upper()).split("__")
+        model = settings
+        for depth, word in enumerate(path):
+            fields = {field.upper(): info.annotation for field, info in model.model_fields.items()}
+            if word not in fields:
+                near = _nearest(word, fields)
+                start = prefix.upper() + "__".join([*path[:depth], ""] if depth else [])
+                hint = f"; did you mean {start}{'__'.join([near, *path[depth + 1 :]])}?" if near else ""
+                known = ", ".join(sorted(start + field for field in fields))
+                raise SettingsError(f"{name} is no setting of eventkit{hint} (settings: {known})")
+            inner = fields[word]
+            if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+                break  # a value, or something that pydantic reads by itself
+            model = inner
+
+
+def _nearest(word: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(word, sorted(known), n=1)), None)
 
 
 def explain(error: ValidationError, prefix: str) -> str:

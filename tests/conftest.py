@@ -1,32 +1,114 @@
-"""The brokers under test: each provided once a run, the first way that works."""
+"""The brokers under test: each provided once a run, the first way that works; and the ledger at the run's end."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
-from eventkit.testing.brokers import Broker, BrokerUnavailable, provide
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # so that tests can import `tests.backends` and their like
+
+from eventkit.contract import CHECKS, Backend  # noqa: E402
+from eventkit.testing.brokers import Broker, BrokerUnavailable  # noqa: E402
+from tests.backends import ALL, Brokers, Memory, Real  # noqa: E402
+from tests.ledger import Found, Ledger  # noqa: E402
+
+_LEDGER = pytest.StashKey[Ledger]()
+_BROKERS = pytest.StashKey[Brokers]()
+_FAMILIES = "DROFLMHWVSQC"
+_SENTENCES = {
+    name: CHECKS[name].sentence for name in sorted(CHECKS, key=lambda name: (_FAMILIES.find(name[0]), int(name[1:])))
+}
+"""By behaviour, in the order of docs/guarantees."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backend",
+        action="append",
+        choices=ALL,
+        help="run the contract on this backend only; may be repeated (EVENTKIT_TEST_BACKENDS=redis,nats does the same)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_LEDGER] = Ledger()
+    config.stash[_BROKERS] = Brokers()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[_BROKERS].stop()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each check on each backend, one backend after the other: the last ones take longest to start."""
+    if "check_on" in metafunc.fixturenames:
+        cells = [(check, name) for name in _wanted(metafunc.config) for check in _SENTENCES]
+        metafunc.parametrize("check_on", cells, ids=["-".join(cell) for cell in cells])
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.option.collectonly:
+        return
+    cells = [item.callspec.params.get("check_on") for item in session.items if hasattr(item, "callspec")]
+    session.config.stash[_BROKERS].ask(*dict.fromkeys(name for _, name in filter(None, cells) if name != "memory"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    ledger = config.stash[_LEDGER]
+    if ledger.results:
+        file = ROOT / "build" / "ledger.json"
+        ledger.write(file)
+        terminalreporter.section(f"the contract: {file.relative_to(ROOT)}")
+        for line in ledger.lines(_SENTENCES, ALL):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
-def broker() -> Iterator[Callable[[str], Broker]]:
+def broker(pytestconfig: pytest.Config) -> Callable[[str], Broker]:
     """Gives a real broker by name. One that cannot be had skips on a laptop and fails under CI."""
-    given: dict[str, Broker | BrokerUnavailable] = {}
-    with ExitStack() as stack:
 
-        def give(name: str) -> Broker:
-            if name not in given:
-                try:
-                    given[name] = provide(name)
-                    stack.callback(given[name].stop)
-                except BrokerUnavailable as error:
-                    given[name] = error
-            found = given[name]
-            if isinstance(found, BrokerUnavailable):
-                (pytest.fail if os.environ.get("CI") else pytest.skip)(str(found))
-            return found
+    def give(name: str) -> Broker:
+        try:
+            return pytestconfig.stash[_BROKERS].get(name)
+        except BrokerUnavailable as error:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
 
-        yield give
+    return give
+
+
+@pytest.fixture(scope="session")
+def backend(broker: Callable[[str], Broker], ledger: Ledger) -> Callable[[str], Backend]:
+    """Gives a backend of the contract by name."""
+
+    def give(name: str) -> Backend:
+        if name == "memory":
+            ledger.backends.setdefault(name, Found(f"eventkit {version('faststream-eventkit')}", "in this process"))
+            return Memory()
+        found = broker(name)
+        ledger.backends.setdefault(name, Found(found.version, found.how))
+        return Real(name, found.url)
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def ledger(pytestconfig: pytest.Config) -> Ledger:
+    """What the tests of the contract write down."""
+    return pytestconfig.stash[_LEDGER]
+
+
+def _wanted(config: pytest.Config) -> list[str]:
+    """The backends that were asked for, in our order."""
+    said = config.getoption("--backend") or [
+        name for name in os.environ.get("EVENTKIT_TEST_BACKENDS", "").replace(",", " ").split() if name
+    ]
+    unknown = set(said) - set(ALL)
+    if unknown:
+        raise pytest.UsageError(f"EVENTKIT_TEST_BACKENDS: {', '.join(sorted(unknown))}; one of {', '.join(ALL)}")
+    return [name for name in ALL if name in (said or ALL)]

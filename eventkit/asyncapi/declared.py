@@ -22,7 +22,7 @@ MessageClass: TypeAlias = type[Event | Command[Any]]
 _more: WeakKeyDictionary[Service, list[MessageClass]] = WeakKeyDictionary()
 
 
-def publishes(service: Service, *messages: type[Event] | type[Command[Any]]) -> None:
+def publishes(service: Service, *messages: type[Event | Command[Any]]) -> None:
     """Say that a service also publishes or sends these, where no handler's return annotation does.
 
     Messages that go out through `bus.publish`, `context.publish` or with a `Reject` cannot be seen in a signature:
@@ -118,9 +118,7 @@ def _received(service: Service) -> Iterator[Operation]:
         for handler in handlers:
             topic = handler.topic
             if topic is not None:
-                yield Operation(
-                    service.name, handler, False, Address("topic", topic.name, topic.physical), (), group
-                )
+                yield Operation(service.name, handler, False, Address("topic", topic.name, topic.physical), (), group)
                 continue
             for address, classes in _by_address(handler.parameters.accepts).items():
                 yield Operation(service.name, handler, False, address, classes, group)
@@ -168,22 +166,29 @@ def _by_address(classes: Sequence[MessageClass]) -> dict[Address, tuple[MessageC
 
 
 def _all_declared(address: Address) -> Iterator[MessageClass]:
-    """What a handler of all of a topic would get: every event class of this process that goes there."""
+    """What a handler of all of a topic would get: every event class of this process that goes there.
+
+    Classes that only others are derived from are left out.
+    """
     types_: set[str] = set()
     pending: list[type[Event]] = [Event]
     while pending:
         cls = pending.pop()
-        pending.extend(cls.__subclasses__())
-        try:
-            route = routing(cls)
-        except DeclarationError:
-            continue
-        if destination(route) == address:
-            types_.add(route.type)
+        derived = cls.__subclasses__()
+        pending.extend(derived)
+        if _goes_to(cls, address) and not any(_goes_to(one, address) for one in derived):
+            types_.add(routing(cls).type)
     for name in sorted(types_):
         found = declared(address.name, name)
         if found is not None:
             yield found
+
+
+def _goes_to(cls: type[Event], address: Address) -> bool:
+    try:
+        return destination(routing(cls)) == address
+    except DeclarationError:
+        return False
 
 
 def _order(address: Address) -> tuple[str, str, str]:

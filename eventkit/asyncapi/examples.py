@@ -9,7 +9,7 @@ from typing import Any
 from eventkit.asyncapi.fitting import REF, Schema, fits
 from eventkit.asyncapi.patterns import matching
 
-_DEEPEST = 6
+_DEEPEST = 30
 
 _FORMATS = {
     "date-time": "2026-01-15T09:30:00Z",
@@ -52,6 +52,7 @@ class _Maker:
     def __init__(self, components: Mapping[str, Schema], optional: bool) -> None:
         self._components = components
         self._optional = optional
+        self._inside: list[str] = []
 
     def value(self, schema: Schema, name: str, depth: int) -> Any:
         if isinstance(schema, bool):
@@ -60,10 +61,10 @@ class _Maker:
             raise NoExample
         for given in (schema.get("examples", ()), [schema["default"]] if "default" in schema else ()):
             for candidate in given:
-                if candidate is not None and fits(candidate, schema, self._components):
+                if candidate not in (None, "", [], {}) and fits(candidate, schema, self._components):
                     return candidate
         if "$ref" in schema:
-            return self.value(self._components[schema["$ref"].removeprefix(REF)], name, depth + 1)
+            return self._referred(schema["$ref"].removeprefix(REF), name, depth)
         if "const" in schema:
             return schema["const"]
         if "enum" in schema:
@@ -74,6 +75,15 @@ class _Maker:
         if len(schema.get("allOf", ())) == 1 and "type" not in schema:
             return self.value(schema["allOf"][0], name, depth)
         return self._by_type(schema, name, depth)
+
+    def _referred(self, component: str, name: str, depth: int) -> Any:
+        if component in self._inside:
+            raise NoExample  # a model that holds itself: once is enough
+        self._inside.append(component)
+        try:
+            return self.value(self._components[component], name, depth + 1)
+        finally:
+            self._inside.pop()
 
     def _choice(self, choices: list[Schema], schema: Schema, name: str, depth: int) -> Any:
         # null last: an example that shows nothing helps nobody
@@ -105,6 +115,9 @@ class _Maker:
                 return self._object(schema, depth)
 
     def _text(self, schema: Mapping[str, Any], name: str) -> str:
+        if schema.get("format") == "decimal":
+            number = _number(schema, whole=False)
+            return f"{number:.2f}" if schema.get("x-decimalPlaces", 2) >= 2 else str(number)
         found = _FORMATS.get(schema.get("format", ""))
         candidates = [found] if found is not None else []
         if "pattern" in schema:
@@ -144,7 +157,7 @@ class _Maker:
         required = schema.get("required", ())
         found: dict[str, Any] = {}
         for name, part in schema.get("properties", {}).items():
-            if name not in required and not self._optional:
+            if name not in required and (not self._optional or part is False or _outdated(part)):
                 continue
             try:
                 found[name] = self.value(part, name, depth + 1)
@@ -166,11 +179,15 @@ class _Maker:
             return {}
 
 
+def _outdated(part: Schema) -> bool:
+    return isinstance(part, dict) and bool(part.get("deprecated"))
+
+
 def _number(schema: Mapping[str, Any], *, whole: bool) -> float:
     least = schema.get("minimum", schema.get("exclusiveMinimum", -math.inf))
     most = schema.get("maximum", schema.get("exclusiveMaximum", math.inf))
     step = schema.get("multipleOf")
-    candidates: list[float] = [1, 12.5, 0, least, least + 1, (least + most) / 2, most, most - 1]
+    candidates: list[float] = [12.5, 1, 0, least, least + 1, (least + most) / 2, most, most - 1]
     if step:
         base = 0 if least == -math.inf else math.ceil(least / step) * step
         candidates = [step, base, base + step, *candidates]

@@ -6,9 +6,10 @@ For examples and defaults, so that no document needs a validator installed. `for
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
+
+from eventkit.asyncapi.patterns import found_in
 
 Schema: TypeAlias = Any
 """A mapping, or true or false."""
@@ -79,13 +80,7 @@ def _combined(value: object, schema: Mapping[str, Any], components: Mapping[str,
 def _text(value: str, schema: Mapping[str, Any]) -> bool:
     if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", math.inf):
         return False
-    pattern = schema.get("pattern")
-    if pattern is None:
-        return True
-    try:
-        return re.search(pattern.replace("(?<", "(?P<") if "(?<" in pattern else pattern, value) is not None
-    except re.error:
-        return False
+    return "pattern" not in schema or found_in(value, schema["pattern"])
 
 
 def _number(value: float, schema: Mapping[str, Any]) -> bool:
@@ -122,7 +117,7 @@ def _object(value: dict[str, Any], schema: Mapping[str, Any], components: Mappin
     rest = schema.get("additionalProperties", True)
     for name, item in value.items():
         places = [properties[name]] if name in properties else []
-        places += [part for pattern, part in patterns.items() if re.search(pattern, name)]
+        places += [part for pattern, part in patterns.items() if found_in(name, pattern)]
         if not all(fits(item, place, components) for place in places or [rest]) or not fits(name, names, components):
             return False
     return True

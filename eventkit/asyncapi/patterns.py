@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 _LONGEST = 200
+_ENDS = re.compile(r"(?<!\\)\\[AZz]")
 _INLINE_FLAGS = re.compile(r"\(\?[aiLmsux-]+[:)]")
 
 
@@ -15,34 +16,42 @@ def portable(pattern: str) -> str | None:
     """The same pattern for JSON Schema, which speaks JavaScript's dialect; None: it cannot say that."""
     if _INLINE_FLAGS.search(pattern) or "(?(" in pattern or "(?#" in pattern or "(?>" in pattern:
         return None
-    found = pattern.replace("(?P<", "(?<").replace("\\A", "^").replace("\\Z", "$").replace("\\z", "$")
-    found = re.sub(r"\(\?P=(\w+)\)", r"\\k<\1>", found)
-    return found if "(?P" not in found else None
+    try:
+        numbers = re.compile(pattern).groupindex if "(?P=" in pattern else {}
+    except re.error:
+        return None
+    found = _ENDS.sub(lambda end: "^" if end[0] == "\\A" else "$", pattern)
+    found = re.sub(r"\(\?P=(\w+)\)", lambda name: f"\\{numbers[name[1]]}", found)
+    return re.sub(r"\(\?P?<[A-Za-z_]\w*>", "(", found)  # a name for a group is not understood everywhere
+
+
+def found_in(text: str, pattern: str) -> bool:
+    """Does this portable pattern match somewhere in the text? One that Python cannot read matches nothing."""
+    try:
+        return re.search(pattern, text, re.ASCII) is not None
+    except re.error:
+        return False
 
 
 def matching(pattern: str) -> str | None:
-    """A short text that the pattern matches; None: none was found."""
+    """A short text that this portable pattern matches; None: none was found."""
     try:
         parser: Any = importlib.import_module("re._parser")  # what `re` itself parses with
-        text = _text(parser.parse(pattern.replace("(?<", "(?P<") if _named(pattern) else pattern), {})
-        return text if len(text) <= _LONGEST and re.search(pattern, text) else None
+        text = _text(parser.parse(pattern, re.ASCII), {})
     except (ImportError, re.error, _Unknown, RecursionError, OverflowError):
         return None
+    return text if len(text) <= _LONGEST and found_in(text, pattern) else None
 
 
 class _Unknown(Exception):
     """A part of a pattern that is not tried."""
 
 
-def _named(pattern: str) -> bool:
-    return re.search(r"\(\?<[A-Za-z_]", pattern) is not None
-
-
 def _text(parts: Iterable[Any], groups: dict[int, str]) -> str:
     return "".join(_part(str(operation), value, groups) for operation, value in parts)
 
 
-def _part(operation: str, value: Any, groups: dict[int, str]) -> str:  # noqa: C901, PLR0911 a case for each operation
+def _part(operation: str, value: Any, groups: dict[int, str]) -> str:
     match operation:
         case "LITERAL":
             return chr(value)
@@ -97,9 +106,9 @@ def _one_of(choices: Any) -> str:
 def _holds(kind: str, value: Any, candidate: str) -> bool:
     match kind:
         case "LITERAL":
-            return chr(value) == candidate
+            return bool(chr(value) == candidate)
         case "RANGE":
-            return value[0] <= ord(candidate) <= value[1]
+            return bool(value[0] <= ord(candidate) <= value[1])
         case _:
             classes = {"CATEGORY_DIGIT": r"\d", "CATEGORY_WORD": r"\w", "CATEGORY_SPACE": r"\s"}
             return re.match(classes.get(str(value), "."), candidate) is not None

@@ -104,7 +104,11 @@ async def while_down(backend: Backend) -> None:
     async with bus(backend, namespace) as second, second.run(service):
         await eventually(lambda: len(got) >= 111, "all that was published meanwhile")
         await stays(lambda: len(got) == 111, "and each once", 0.2)
-    expected = Counter([f"event {number}" for number in range(101)] + [f"command {number}" for number in range(10)])
+    async with bus(backend, namespace) as third, third.run(service):
+        await third.publish(Counted(number=101, key="k"))
+        await eventually(lambda: len(got) >= 112, "one more")
+        await stays(lambda: len(got) == 112, "what waited at the start is settled, too", 0.2)
+    expected = Counter([f"event {number}" for number in range(102)] + [f"command {number}" for number in range(10)])
     assert Counter(got) == expected
 
 

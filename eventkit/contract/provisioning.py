@@ -42,7 +42,9 @@ SERVICES = ("s.eu", "s-eu", "s_eu", f"{'y' * 180}.1", f"{'y' * 180}.2")
 async def legal_names(backend: Backend) -> None:
     namespace = f"{fresh_namespace()}.test-env_1"
     got: list[tuple[str, str]] = []
-    events = {topic: new_class(f"On{at}", (Named,), {"topic": topic}) for at, topic in enumerate(TOPICS)}
+    events = {
+        topic: new_class(f"On{at}", (Named,), {"topic": topic, "type": "Named"}) for at, topic in enumerate(TOPICS)
+    }
     commands = {name: new_class(f"To{at}", (Command,), {"service": name}) for at, name in enumerate(SERVICES)}
     services = {name: Service(name) for name in SERVICES}
 
@@ -60,12 +62,14 @@ async def legal_names(backend: Backend) -> None:
             expected[name, topic] += 1
         listen(name, commands[name], f"inbox of {name}")
         expected[name, f"inbox of {name}"] += 1
-    async with bus(backend, namespace) as one, one.run(*services.values()):
+    async with bus(backend, namespace) as one, one.run(*services.values()) as running:
         await one.publish_many([events[topic](said=topic) for topic in TOPICS])
         for name in SERVICES:
             await one.send(commands[name]())
         await eventually(lambda: len(got) >= expected.total(), "each for each that reads it")
         await stays(lambda: len(got) == expected.total(), "and no more", 0.2)
+        skipped = {name: counts.skipped for name, counts in running.counts.items() if counts.skipped}
+    assert not skipped, f"read from a topic that is none of theirs: {skipped}"
     assert Counter(got) == expected
 
 

@@ -8,6 +8,6 @@ async with eventkit.testing.run(orders, shipping) as t:
 ```
 """
 
-from eventkit.testing.harness import DeadLetter, Harness, Published, run
+from eventkit.testing.harness import DeadLetter, Harness, run
 
-__all__ = ["DeadLetter", "Harness", "Published", "run"]
+__all__ = ["DeadLetter", "Harness", "run"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from eventkit import headers as h
 from eventkit.adapter import Connection, Message
@@ -24,6 +24,8 @@ from eventkit.wire import JSON_SERIALIZER, Serializer, decode
 M = TypeVar("M", bound=Event | Command[Any])
 R = TypeVar("R")
 
+_LONGEST = 10.0
+"""Seconds of real time that a test waits for its handlers."""
 _SHOWN = {
     What.PUBLISHED: "published",
     What.SENT: "sent",
@@ -34,17 +36,6 @@ _SHOWN = {
     What.DEAD: "dead letter",
     What.SKIPPED: "skipped: no handler",
 }
-
-
-class Published(list[M], Generic[M]):
-    """Messages in the order they were published. A failed comparison shows all that happened."""
-
-    def __init__(self, messages: Sequence[M], story: str) -> None:
-        super().__init__(messages)
-        self._story = story
-
-    def __repr__(self) -> str:
-        return f"{super().__repr__()}\n\nwhat happened, in order:\n{self._story}\n"
 
 
 class DeadLetter:
@@ -90,17 +81,25 @@ class Harness:
         await self._bus.send(command, headers=headers, delay=delay)
 
     async def request(self, command: Command[R], *, timeout: timedelta = timedelta(seconds=30)) -> R:
-        """As `Bus.request`; retries of the handler and the time-out pass without waiting."""
+        """As `Bus.request`; retries of the handler and the time-out pass without waiting.
+
+        Raises AssertionError after 10 s of real time, where the handler itself waits for something.
+        """
+        ends = time.monotonic() + _LONGEST
         asked = asyncio.ensure_future(self._bus.request(command, timeout=timeout))
         try:
             while not asked.done():
-                if await self._quiet(asked) and not asked.done() and not self._next_timer():
+                if not await self._quiet(asked, ends):
+                    raise AssertionError(
+                        f"no reply to {command!r} after {_LONGEST:g} s; what happened:\n{self.story()}"
+                    )
+                if not asked.done() and not self._next_timer():
                     break
             return await asked
         finally:
             asked.cancel()
 
-    async def idle(self, timeout: timedelta = timedelta(seconds=10)) -> None:
+    async def idle(self, timeout: timedelta = timedelta(seconds=_LONGEST)) -> None:
         """Until nothing is left to do: all handled, all retries through. Delays pass at once.
 
         Raises AssertionError after `timeout` of real time, saying what still runs.
@@ -117,19 +116,19 @@ class Harness:
         """The virtual time."""
         return self._clock.now()
 
-    def published(self, cls: type[M] | None = None) -> Published[M]:
+    def published(self, cls: type[M] | None = None) -> list[M]:
         """The events that were published, by the test and by handlers; of one class, or all."""
         return self._contents(What.PUBLISHED, cls)
 
-    def sent(self, cls: type[M] | None = None) -> Published[M]:
+    def sent(self, cls: type[M] | None = None) -> list[M]:
         """The commands that were sent."""
         return self._contents(What.SENT, cls)
 
-    def handled(self, cls: type[M] | None = None, *, group: str | None = None) -> Published[M]:
+    def handled(self, cls: type[M] | None = None, *, group: str | None = None) -> list[M]:
         """The messages that a handler finished with success, once a group."""
         return self._contents(What.HANDLED, cls, group)
 
-    def retried(self, cls: type[M] | None = None) -> Published[M]:
+    def retried(self, cls: type[M] | None = None) -> list[M]:
         """The messages whose attempt failed and was to be repeated, once an attempt."""
         return self._contents(What.RETRIED, cls)
 
@@ -155,15 +154,14 @@ class Harness:
         """All that happened, a line each, in order."""
         return "\n".join(_line(place, item) for place, item in enumerate(self._happened, 1)) or "  nothing"
 
-    def _contents(self, what: What, cls: type[M] | None, group: str | None = None) -> Published[M]:
-        found = [
-            item.content
+    def _contents(self, what: What, cls: type[M] | None, group: str | None = None) -> list[M]:
+        return [
+            item.content  # type: ignore[misc]  # of cls, by the filter
             for item in self._happened
             if item.what is what
             and (isinstance(item.content, Event | Command) if cls is None else isinstance(item.content, cls))
             and group in (None, item.group)
         ]
-        return Published(found, self.story())  # type: ignore[arg-type]  # of cls, by the filter above
 
     async def _quiet(self, unless: asyncio.Future[Any] | None = None, ends: float | None = None) -> bool:
         """Let all that can run now run. False: `ends` came first."""
@@ -195,13 +193,21 @@ class Harness:
 
 @asynccontextmanager
 async def run(*services: Service, serializer: Serializer = JSON_SERIALIZER) -> AsyncIterator[Harness]:
-    """Run services in memory, always: no environment is read, nothing is shared with other tests."""
+    """Run services in memory, always: no environment is read, nothing is shared with other tests.
+
+    An exception that leaves it, such as a failed assertion, takes along a note of all that happened, in order.
+    """
     store, clock = Store(), VirtualClock()
     happened: list[Happened] = []
     adapter = MemoryAdapter(Connection(url=None, namespace="", client="test"), store=store, clock=clock)
     bus = Bus(adapter, source="test", serializer=serializer, clock=clock, watch=happened.append)
     async with bus, bus.run(*services) as running:
-        yield Harness(bus, running, store, clock, happened)
+        harness = Harness(bus, running, store, clock, happened)
+        try:
+            yield harness
+        except Exception as error:
+            error.add_note(f"what happened, in order:\n{harness.story()}")
+            raise
 
 
 def _line(place: int, item: Happened) -> str:
@@ -223,4 +229,4 @@ def _content(message: Message) -> str:
     return f"{message.type or 'no type'} on {origin(message)} {body}"
 
 
-__all__ = ["DeadLetter", "Harness", "Published", "run"]
+__all__ = ["DeadLetter", "Harness", "run"]

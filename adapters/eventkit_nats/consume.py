@@ -1,0 +1,173 @@
+"""A running group: from arrivals to deliveries."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from eventkit.adapter import Delivery, Group, Receive, Settlement
+from eventkit_nats.codec import decode
+from eventkit_nats.exchange import Exchange
+from eventkit_nats.link import Link
+from eventkit_nats.publish import Publisher
+from eventkit_nats.pull import Pull
+from eventkit_nats.settle import Settling
+from eventkit_nats.sources import Sources
+from eventkit_nats.topology import Topology
+
+log = logging.getLogger("eventkit.nats")
+
+
+class GroupConsumer:
+    """One bound for all sources of a group, one hand-over for what they bring."""
+
+    def __init__(
+        self,
+        link: Link,
+        exchange: Exchange,
+        publisher: Publisher,
+        topology: Topology,
+        group: Group,
+        receive: Receive,
+        in_flight: int,
+    ) -> None:
+        self.group = group
+        self._link = link
+        self._exchange = exchange
+        self._receive = receive
+        self._loop = asyncio.get_running_loop()
+        self._settling = Settling(link, publisher, receive, self._schedule)
+        self._sources = Sources(link, exchange, topology, group, in_flight, self._arrive, self._ask_small)
+        self._arrived: list[Delivery] = []
+        self._wake = asyncio.Event()
+        self._running = asyncio.Event()
+        self._running.set()
+        self._scheduled = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ended = False
+        self._on_stop: Callable[[GroupConsumer], None] | None = None
+
+    async def start(self, on_stop: Callable[[GroupConsumer], None]) -> None:
+        """NotProvisioned, if a durable is missing."""
+        self._settling.lease = await self._sources.find()
+        self._on_stop = on_stop
+        self._link.on_down.append(self._sources.down)
+        self._link.on_up.append(self._up)
+        self._tasks = [self._loop.create_task(self._hand_over()), self._loop.create_task(self._keep())]
+        if self._link.up.is_set():
+            self._up()
+            try:
+                await self._exchange.fence(self._exchange.timeout)
+            except BaseException:
+                await self.stop(1.0)
+                raise
+
+    @property
+    def error(self) -> Exception | None:
+        return None if self._ended else self._link.error or self._sources.error
+
+    @property
+    def retrying(self) -> int:
+        """Deliveries of the retry stream that are in hand."""
+        return len(self._settling.retrying)
+
+    def settle(self, delivery: Delivery, how: Settlement, /) -> None:
+        self._settling.settle(delivery, how)
+
+    def pause(self) -> None:
+        self._running.clear()
+
+    def resume(self) -> None:
+        self._running.set()
+        self._schedule()
+
+    async def stop(self, timeout: float, /) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        deadline = self._loop.time() + timeout
+        self._running.clear()
+        for task in self._tasks:
+            task.cancel()
+        await self._sources.end(deadline)
+        await self._settling.end(deadline)
+        self._arrived.clear()
+        left = deadline - self._loop.time()
+        if self._link.up.is_set() and left > 0:
+            await self._exchange.fence(left)
+        self._link.on_down.remove(self._sources.down)
+        self._link.on_up.remove(self._up)
+        await asyncio.wait(self._tasks, timeout=max(0.0, deadline - self._loop.time()))
+        if self._on_stop is not None:
+            self._on_stop(self)
+
+    def _arrive(self, pull: Pull, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        if not reply:
+            if headers is not None:
+                self._sources.status(pull, subject, headers)
+            self._schedule()
+            return
+        now = self._loop.time()
+        pull.came(now)
+        parts = reply.split(b".")
+        # $JS.ACK.<stream>.<consumer>.<delivered>.<sequence>..., on some servers with domain and account before
+        at = 4 if len(parts) == 9 else 6
+        message = decode(pull.address, headers, data)
+        count = int(parts[at])
+        if pull.retry:
+            if message.due is not None:
+                wait = message.due.timestamp() - time.time()
+                if wait > 0:
+                    self._settling.park(reply, wait)
+                    return
+                count = max(1, count - 1)  # the arrival at which it was put off was none for anybody
+            self._settling.retrying.add(reply)
+        self._settling.take(reply, now)
+        self._sources.brought(pull, now)
+        self._arrived.append(Delivery(message, parts[at + 1].decode(), count, reply))
+        self._wake.set()
+        self._schedule()
+
+    async def _hand_over(self) -> None:
+        while True:
+            await self._wake.wait()
+            await self._running.wait()
+            self._wake.clear()
+            batch, self._arrived = self._arrived, []
+            if batch:
+                try:
+                    await self._receive.deliveries(batch)
+                except Exception:
+                    log.exception("NATS: group %s did not take %d deliveries", self.group.name, len(batch))
+
+    def _schedule(self) -> None:
+        """What goes out does so once a turn of the loop."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        self._settling.flush()
+        if self._running.is_set():
+            self._sources.ask(self._settling.count)
+
+    def _ask_small(self) -> None:
+        if self._running.is_set():
+            self._sources.ask(self._settling.count, small=True)
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(min(1.0, self._settling.lease / 6))
+            if self._link.up.is_set():
+                now = self._loop.time()
+                self._settling.renew(now)
+                self._sources.check(now)
+                self._ask_small()
+
+    def _up(self) -> None:
+        self._settling.again()
+        self._sources.up()
+        self._loop.call_soon(self._flush)

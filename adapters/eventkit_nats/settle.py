@@ -1,0 +1,155 @@
+"""What is in hand: leases and settlements, each written once a turn of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+from eventkit.adapter import Delivery, Done, Move, Receive, Settlement
+from eventkit_nats.link import Link
+from eventkit_nats.publish import Publisher
+
+_ACK = b"PUB %b 4\r\n+ACK\r\n"
+_NAK = b"PUB %b 4\r\n-NAK\r\n"
+_NAK_LATER = b"PUB %b %d\r\n%b\r\n"
+_PROGRESS = b"PUB %b 4\r\n+WPI\r\n"
+_SAFE = 0.9
+"""The part of a lease in which we settle: past it the message may be on its way to another."""
+_RECENT = 2.0
+"""Seconds after which a server has written down what was acknowledged."""
+
+
+class Settling:
+    """The deliveries of one consumer, each by the subject of its acknowledgement."""
+
+    def __init__(self, link: Link, publisher: Publisher, receive: Receive, schedule: Callable[[], None]) -> None:
+        self.lease = 30.0
+        """Seconds."""
+        self.retrying: set[bytes] = set()
+        """Those from the retry stream."""
+        self._link = link
+        self._publisher = publisher
+        self._receive = receive
+        self._schedule = schedule
+        self._loop = asyncio.get_running_loop()
+        # Until when they are ours. One leaves `_held` for `_moving` while its copy is being published.
+        self._held: dict[bytes, float] = {}
+        self._moving: dict[bytes, float] = {}
+        self._moves: list[tuple[Delivery, Move]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._out: list[bytes] = []
+        self._acks: list[bytes] = []
+        # Acknowledgements of the last seconds, and those that found the link down. A server that crashed or was cut
+        # off may not have them: they are sent again before anything is asked for. Twice is harmless: the work is done.
+        self._recent: deque[tuple[float, bytes]] = deque()
+
+    @property
+    def count(self) -> int:
+        """What counts as in flight."""
+        return len(self._held) + len(self._moving)
+
+    def take(self, reply: bytes, now: float) -> None:
+        """It has arrived."""
+        self._held[reply] = now + self.lease * _SAFE
+
+    def settle(self, delivery: Delivery, how: Settlement) -> None:
+        """What is not held (any more) is left alone."""
+        reply = delivery.token
+        if not isinstance(reply, bytes):
+            return
+        until = self._held.pop(reply, None)
+        if until is None:
+            return
+        if isinstance(how, Move):
+            self._moving[reply] = until
+            self._moves.append((delivery, how))
+        else:
+            self.retrying.discard(reply)
+            if until > self._loop.time():
+                if isinstance(how, Done):
+                    self._acks.append(_ACK % reply)
+                else:
+                    self._out.append(_NAK % reply)
+        self._schedule()
+
+    def park(self, reply: bytes, seconds: float) -> None:
+        """Not due yet: the server keeps it until then. It takes no room here and holds up nobody."""
+        body = b'-NAK {"delay": %d}' % max(1, round(seconds * 1e9))
+        self._out.append(_NAK_LATER % (reply, len(body), body))
+        self._schedule()
+
+    def flush(self) -> None:
+        if self._moves:
+            moves, self._moves = self._moves, []
+            task = self._loop.create_task(self._move(moves))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if self._acks:
+            now = self._loop.time()
+            lines = b"".join(self._acks)
+            self._acks.clear()
+            self._link.write(lines)
+            recent = self._recent
+            recent.append((now, lines))
+            oldest = now - (_RECENT if self._link.up.is_set() else self.lease)
+            while recent[0][0] < oldest:
+                recent.popleft()
+        if self._out:
+            self._link.write(b"".join(self._out))
+            self._out.clear()
+
+    def again(self) -> None:
+        """The link is up after it was down."""
+        for _, lines in self._recent:
+            self._link.write(lines)
+        self.renew(self._loop.time())
+
+    def renew(self, now: float) -> None:
+        """Leases of which a third has passed begin anew; one that has run out is another's, perhaps."""
+        renewed = now + self.lease * _SAFE
+        soon = now + self.lease * (_SAFE - 1 / 3) + 0.001
+        lines: list[bytes] = []
+        for leases in (self._held, self._moving):
+            for reply, until in leases.items():
+                if now < until < soon:
+                    leases[reply] = renewed
+                    lines.append(_PROGRESS % reply)
+        if lines:
+            self._link.write(b"".join(lines))
+
+    async def end(self, deadline: float) -> None:
+        """Copies that are on their way are waited for; what is in hand then is given back."""
+        self.flush()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(0.0, deadline - self._loop.time()))
+            for task in self._tasks:
+                task.cancel()
+        now = self._loop.time()
+        self._out += [_NAK % reply for reply, until in chain(self._held.items(), self._moving.items()) if until > now]
+        self._held.clear()
+        self._moving.clear()
+        self.retrying.clear()
+        self.flush()
+
+    async def _move(self, moves: Sequence[tuple[Delivery, Move]]) -> None:
+        answers: Sequence[Exception | None]
+        try:
+            answers = await self._publisher.publish([how.copy for _, how in moves])
+        except Exception as error:  # noqa: BLE001 - it is told for each
+            answers = [error] * len(moves)
+        for (delivery, how), answer in zip(moves, answers, strict=True):
+            reply = delivery.token
+            assert isinstance(reply, bytes)
+            until = self._moving.pop(reply, None)
+            if until is None:
+                continue
+            if answer is None:
+                self.retrying.discard(reply)
+                if until > self._loop.time():
+                    self._acks.append(_ACK % reply)
+            else:
+                self._held[reply] = until
+                self._receive.unsettled(delivery, how, answer)
+        self._schedule()

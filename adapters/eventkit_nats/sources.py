@@ -1,0 +1,189 @@
+"""The sources of a group: how they share its room, and how they are kept open."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable
+from itertools import chain
+from typing import TypeAlias
+
+from eventkit.adapter import Group
+from eventkit_nats.exchange import Exchange
+from eventkit_nats.link import Link
+from eventkit_nats.pull import LONG, SHORT, Pull
+from eventkit_nats.topology import Topology
+
+log = logging.getLogger("eventkit.nats")
+
+Arrive: TypeAlias = Callable[[Pull, bytes, bytes, bytes, bytes | None], None]
+
+_RESERVE = 16
+"""One part in so many of the room is on order at sources that bring nothing, so that they can begin at once."""
+_BUSY = 1.0
+"""Seconds for which a source that brought something counts as busy."""
+_SOON = 0.01
+"""Seconds after which even a small room is asked to be filled."""
+_TURN = 0.1
+"""Seconds that one source may wait for messages where the room is too small for all to wait at once."""
+_TROUBLE = 2.0
+"""Seconds that a question about a source in trouble may take."""
+_PAUSES = (0.2, 2.0)
+"""Seconds between two attempts to begin a source anew: first, at most."""
+
+
+class Sources:
+    """Pulls on all durables of a group. What is asked for and what is in hand together never pass `in_flight`."""
+
+    def __init__(
+        self,
+        link: Link,
+        exchange: Exchange,
+        topology: Topology,
+        group: Group,
+        in_flight: int,
+        arrive: Arrive,
+        ask_small: Callable[[], None],
+    ) -> None:
+        self.pulls: list[Pull] = []
+        self._link = link
+        self._exchange = exchange
+        self._topology = topology
+        self._group = group
+        self._in_flight = max(1, in_flight)
+        self._arrive = arrive
+        self._ask_small = ask_small
+        self._loop = asyncio.get_running_loop()
+        self._first = 0
+        self._soon: asyncio.TimerHandle | None = None
+        self._reviving: dict[Pull, asyncio.Task[None]] = {}
+        self._ended = False
+
+    async def find(self) -> float:
+        """The durables. Returns the lease they give, in seconds; NotProvisioned, if one is missing."""
+        leases: list[float] = []
+        for address in (*self._group.sources, self._group.retry):
+            place = await self._topology.place(address)
+            durable = self._topology.durable(self._group.name, address)
+            leases.append((await self._topology.consumer(place, durable))["config"]["ack_wait"] / 1e9)
+            self.pulls.append(Pull(self._link, self._exchange.prefix, place, durable, address))
+        return min(leases)
+
+    @property
+    def error(self) -> Exception | None:
+        return next((pull.error for pull in self.pulls if pull.error is not None), None)
+
+    def up(self) -> None:
+        for pull in self.pulls:
+            if not pull.open and pull not in self._reviving:
+                pull.listen(functools.partial(self._arrive, pull), self._loop.time())
+
+    def down(self) -> None:
+        for pull in self.pulls:
+            pull.lost()
+
+    async def end(self, deadline: float) -> None:
+        """No more arrivals. What the server sent before it knew that comes before this returns."""
+        self._ended = True
+        if self._soon is not None:
+            self._soon.cancel()
+        for task in self._reviving.values():
+            task.cancel()
+        sids = [sid for pull in self.pulls if (sid := pull.leave()) is not None]
+        left = deadline - self._loop.time()
+        if sids and left > 0 and self._link.up.is_set():
+            await self._exchange.fence(left)
+        for sid in sids:
+            self._link.forget(sid)
+
+    # Asking for more
+
+    def brought(self, pull: Pull, now: float) -> None:
+        pull.busy_until = now + _BUSY
+
+    def ask(self, in_hand: int, *, small: bool = False) -> None:
+        """Fill the room that is left. `small`: even if that is not worth a question yet."""
+        if self._ended or not self._link.up.is_set():
+            return
+        pulls = self.pulls
+        free = self._in_flight - in_hand - sum(pull.requested for pull in pulls)
+        if free <= 0:
+            return
+        now = self._loop.time()
+        many = len(pulls)
+        base = max(1, self._in_flight // (_RESERVE * many))
+        extra = self._in_flight - base * many
+        busy = sum(pull.busy_until > now for pull in pulls)
+        wait = LONG if extra >= 0 else _TURN
+        self._first = (self._first + 1) % many
+        for pull in chain(pulls[self._first :], pulls[: self._first]):
+            hot = extra > 0 and pull.busy_until > now
+            target = base + extra // busy if hot else base
+            if pull.requested * 2 > target or not pull.open:
+                continue
+            batch = min(target - pull.requested, free)
+            if not small and batch < target // 8:
+                if self._soon is None:
+                    self._soon = self._loop.call_later(_SOON, self._ask_soon)
+                continue
+            pull.ask(batch, SHORT if hot else wait, now)
+            free -= batch
+            if free <= 0:
+                return
+
+    def _ask_soon(self) -> None:
+        self._soon = None
+        self._ask_small()
+
+    # Keeping them open
+
+    def status(self, pull: Pull, subject: bytes, headers: bytes) -> None:
+        """What the server says of a request."""
+        trouble = pull.status(subject, headers, self._loop.time())
+        if trouble is not None:
+            self._revive(pull, trouble)
+        else:
+            self._well(pull)
+
+    def check(self, now: float) -> None:
+        """Those that fell silent begin anew."""
+        for pull in self.pulls:
+            if pull.silent(now):
+                self._revive(pull, "the server says nothing any more")
+
+    def _revive(self, pull: Pull, why: str) -> None:
+        if pull not in self._reviving and not self._ended:
+            task = self._loop.create_task(self._begin_anew(pull, why))
+            self._reviving[pull] = task
+
+    async def _begin_anew(self, pull: Pull, why: str) -> None:
+        pause, most = _PAUSES
+        try:
+            sid = pull.leave()
+            if sid is not None:
+                await self._exchange.fence(_TROUBLE)
+                self._link.forget(sid)
+            while True:
+                try:
+                    await self._topology.consumer(pull.place, pull.durable, _TROUBLE)
+                    break
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+                    if pull.error is None:
+                        log.warning(
+                            "NATS: group %s cannot read %s (%s): %s", self._group.name, pull.address, why, error
+                        )
+                    pull.error = error
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, most)
+        finally:
+            del self._reviving[pull]
+        self._well(pull)
+        if self._link.up.is_set() and not self._ended:
+            self.up()
+            self._ask_small()
+
+    def _well(self, pull: Pull) -> None:
+        if pull.error is not None:
+            pull.error = None
+            log.info("NATS: group %s reads %s again", self._group.name, pull.address)

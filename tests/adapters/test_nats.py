@@ -1,0 +1,849 @@
+"""What is peculiar to NATS JetStream."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from pydantic import SecretStr
+
+from eventkit import headers as h
+from eventkit.adapter import DONE, RELEASE, Address, Connection, Group, Move, Provision
+from eventkit.contract.checks import eventually, stays
+from eventkit.contract.receiving import contents, put, raw, receive
+from eventkit.errors import MessageTooLarge, NoOwner, NotProvisioned, SettingsError
+from eventkit.security import Tls
+from eventkit.testing.brokers import Broker, provide
+from eventkit_nats import Authentication, NatsAdapter, NatsSettings
+
+Give = Callable[[str], Broker]
+_count = itertools.count(1)
+
+TOPIC = Address("topic", "orders")
+GROUP = Group("worker", (TOPIC,))
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Broker]:
+    """A server that tests may kill."""
+    with provide("nats", settings={"max_payload": "200000"}) as broker:
+        yield broker
+
+
+def make(url: str, namespace: str, **settings: Any) -> NatsAdapter:
+    return NatsAdapter(Connection(SecretStr(url), namespace, "test", NatsSettings(**settings)))
+
+
+@asynccontextmanager
+async def started(url: str, namespace: str | None = None, **settings: Any) -> AsyncIterator[NatsAdapter]:
+    """A started adapter; with no namespace given it has its own, which is removed at the end."""
+    name = namespace or f"t{os.getpid():x}-{int(time.time()):x}-{next(_count)}"
+    adapter = make(url, name, **settings)
+    await adapter.start(10.0)
+    try:
+        yield adapter
+    finally:
+        await adapter.stop(5.0)
+        if namespace is None:
+            client = await nats.connect(url)
+            js = client.jetstream()
+            for stream in [stream async for stream in streams(js) if stream.startswith(name)]:
+                await js.delete_stream(stream)
+            await client.close()
+
+
+async def streams(js: Any) -> AsyncIterator[str]:
+    at = 0
+    while page := await js.streams_info(offset=at):
+        at += len(page)
+        for info in page:
+            yield info.config.name
+
+
+async def create(adapter: NatsAdapter, *wanted: Address | Group) -> None:
+    await adapter.provision(wanted or (GROUP,), Provision.CREATE)
+
+
+def namespace_of(adapter: NatsAdapter) -> str:
+    return adapter._naming.namespace
+
+
+async def api(adapter: NatsAdapter, what: str, request: object = None) -> dict[str, Any]:
+    return await adapter._started().exchange.api(what, request)
+
+
+def run(test: Awaitable[None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(30):
+            await test
+
+    asyncio.run(bounded())
+
+
+# What goes over the wire
+
+
+def test_odd_headers_and_bodies_come_back_as_they_were(broker: Give) -> None:
+    async def test() -> None:
+        odd = {
+            "x-polish": "zażółć gęślą jaźń",
+            "x-empty": "",
+            "x-spaces": "  both ends  ",
+            "x-percent": "100%25 %41",
+            "x:colon (и пробел)": 'quotes " and \\',
+            "X-Case": "kept",
+            "x-emoji": "🦉\u2028\x7f",
+        }
+        bodies = [b"{}", b"", None, bytes(range(256)), b"\r\n\r\n", b"x" * 100_000]
+        async with started(broker("nats").url) as adapter:
+            await create(adapter)
+            await put(adapter, *(raw(TOPIC, body, "k ü", headers=odd, type="weird type*.>é") for body in bodies))
+            got = await receive(adapter, GROUP)
+            await got.arrive(len(bodies))
+            assert got.bodies == bodies
+            for delivery in got.got:
+                message = delivery.message
+                assert {name: message.headers[name] for name in odd} == odd
+                assert (message.key, message.type, message.address) == ("k ü", "weird type*.>é", TOPIC)
+                assert not [name for name in message.headers if name.lower().startswith("nats-")]
+
+    run(test())
+
+
+def test_what_others_publish_is_taken(broker: Give) -> None:
+    async def test() -> None:
+        url = broker("nats").url
+        async with started(url) as adapter:
+            await create(adapter)
+            subject = f"{namespace_of(adapter)}=orders"
+            client = await nats.connect(url)
+            js = client.jetstream()
+            await js.publish(subject, b"bare")
+            await js.publish(
+                f"{subject}.any.where", b"{}", headers={"Content-Type": "text/x", "Nats-Expected-Stream": subject}
+            )
+            # no valid UTF-8, a line without colon, odd spacing: written to the socket by hand
+            block = b"NATS/1.0\r\nx-bad: \xff\xfe\r\nnonsense\r\nx-good:tight\r\n\r\n"
+            client._transport.write(b"HPUB %b %d %d\r\n%b\r\n" % (subject.encode(), len(block), len(block), block))
+            await client.flush()
+            got = await receive(adapter, GROUP)
+            await got.arrive(3)
+            first, second, third = (delivery.message for delivery in got.got)
+            assert (first.type, first.key, dict(first.headers), first.body) == ("", None, {}, b"bare")
+            assert dict(second.headers) == {h.CONTENT_TYPE: "text/x"}
+            assert dict(third.headers) == {"x-good": "tight"}
+            # a copy of such a message may be published
+            copy = second._replace(address=GROUP.retry, headers={**second.headers, "Nats-Expected-Stream": "other"})
+            assert list(await adapter.publish([copy])) == [None]
+            await client.close()
+
+    run(test())
+
+
+def test_a_plain_faststream_subscriber_reads_ours_and_we_read_its(broker: Give) -> None:
+    from faststream.nats import JStream, NatsBroker, NatsMessage
+
+    async def test() -> None:
+        url = broker("nats").url
+        async with started(url) as adapter:
+            await create(adapter)
+            subject = f"{namespace_of(adapter)}=orders"
+            seen: list[tuple[Any, str | None, Any]] = []
+            plain = NatsBroker(url, logger=None)
+
+            @plain.subscriber(
+                f"{subject}.>",
+                stream=JStream(subject, declare=False),
+                durable="plain",
+                pull_sub=True,
+                deliver_policy="all",
+            )
+            async def handle(body: dict[str, Any], message: NatsMessage) -> None:
+                seen.append((body, message.correlation_id, message.headers["ce-type"]))
+
+            await plain.start()
+            message = raw(TOPIC, b'{"a": 1}', headers={h.CORRELATION_ID: "chain", h.CONTENT_TYPE: "application/json"})
+            await put(adapter, message)
+            await eventually(lambda: seen, "FastStream's handler ran")
+            assert seen == [({"a": 1}, "chain", "Raw")]
+            got = await receive(adapter, GROUP)
+            await plain.publish({"b": 2}, subject, headers={"x": "y"}, correlation_id="theirs", stream=subject)
+            await got.arrive(2)
+            theirs = got.got[1].message
+            assert json.loads(theirs.body or b"") == {"b": 2}
+            assert (theirs.headers["x"], theirs.headers[h.CORRELATION_ID]) == ("y", "theirs")
+            assert theirs.headers[h.CONTENT_TYPE] == "application/json"
+            await plain.stop()
+
+    run(test())
+
+
+def test_the_same_copy_published_twice_is_kept_once(broker: Give) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as adapter:
+            await create(adapter)
+            message = raw(TOPIC, b"once")
+            await put(adapter, message)
+            await put(adapter, message, raw(TOPIC, b"other"))
+            assert [delivery.message.body for delivery in await contents(adapter, TOPIC)] == [b"once", b"other"]
+
+    run(test())
+
+
+# Publishing
+
+
+def test_each_message_has_its_answer(own: Broker) -> None:
+    async def test() -> None:
+        async with started(own.url) as adapter:
+            await create(adapter)
+            assert adapter._started().link.max_payload == 200_000
+            answers = await adapter.publish(
+                [
+                    raw(TOPIC, b"good"),
+                    raw(TOPIC, b"x" * 200_000),
+                    raw(Address("topic", "nowhere"), b""),
+                    raw(Address("inbox", "nobody"), b""),
+                    raw(Address("dead", "nobody"), b""),
+                    raw(Address("reply", "$JS.API.STREAM.DELETE.x=reply"), b""),
+                    raw(Address("topic", "odd", "not a subject"), b""),
+                    raw(TOPIC, b"y" * 199_500),
+                ]
+            )
+            kinds = [type(answer).__name__ for answer in answers]
+            assert kinds == [
+                "NoneType", "MessageTooLarge", "NotProvisioned", "NoOwner", "NotProvisioned", "NoneType",
+                "InvalidMessage", "NoneType",
+            ]  # fmt: skip
+            too_large = answers[1]
+            assert isinstance(too_large, MessageTooLarge)
+            assert too_large.limit == 200_000
+            assert len(await contents(adapter, TOPIC)) == 2
+
+    run(test())
+
+
+def test_large_calls_are_not_refused_and_keep_their_order(broker: Give) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as adapter:
+            await create(adapter)
+            messages = [raw(TOPIC, b"%d" % number) for number in range(12_000)]
+            results = await asyncio.gather(
+                adapter.publish(messages[:9_000]), *(adapter.publish([message]) for message in messages[9_000:])
+            )
+            assert not [answer for result in results for answer in result if answer is not None]
+            got = await receive(adapter, GROUP, in_flight=2_000)
+            seen = 0
+            while seen < len(messages):
+                await eventually(lambda: got.open, "more")
+                seen += len(got.open)
+                batch, got.open = got.open, []
+                for delivery in batch:
+                    got.consumer.settle(delivery, DONE)
+            assert got.bodies == [message.body for message in messages]
+
+    run(test())
+
+
+def test_a_full_inbox_refuses(broker: Give) -> None:
+    async def test() -> None:
+        inbox = Address("inbox", "small")
+        async with started(broker("nats").url, inbox_bytes=2_000) as adapter:
+            await create(adapter, Group("small", (inbox,)))
+            answers = await adapter.publish([raw(inbox, b"x" * 300) for _ in range(10)])
+            assert answers[0] is None
+            assert getattr(answers[-1], "err_code", None) == 10077
+
+    run(test())
+
+
+def test_a_sender_waits_for_an_owner(broker: Give) -> None:
+    async def test() -> None:
+        inbox = Address("inbox", "shipping")
+        async with started(broker("nats").url) as adapter:
+            with pytest.raises(NotProvisioned, match="shipping"):
+                await create(adapter, inbox)
+            (answer,) = await adapter.publish([raw(inbox, b"")])
+            assert isinstance(answer, NoOwner)
+            await create(adapter, Group("shipping", (inbox,)))
+            await create(adapter, inbox)
+            await put(adapter, raw(inbox, b"ship"))
+
+    run(test())
+
+
+# Consuming
+
+
+@pytest.mark.parametrize("in_flight", [1, 3, 7, 50])
+def test_in_flight_is_never_exceeded_by_many_sources(broker: Give, in_flight: int) -> None:
+    async def test() -> None:
+        topics = tuple(Address("topic", f"t{number}") for number in range(5))
+        group = Group("many", topics, "earliest")
+        total = in_flight * 6
+        async with started(broker("nats").url) as adapter:
+            await create(adapter, group)
+            await put(adapter, *(raw(topics[number % 5], b"%d" % number) for number in range(total)))
+            got = await receive(adapter, group, in_flight=in_flight)
+            for _ in range(total):
+                await eventually(lambda: got.open, "more")
+                got.settle(got.open[0])
+            assert got.most <= in_flight
+            assert len({(delivery.message.address, delivery.position) for delivery in got.got}) == total
+            await stays(lambda: len(got.got) == total, "nothing came twice", 0.2)
+
+    run(test())
+
+
+def test_a_quiet_source_is_read_while_another_is_flooded(broker: Give) -> None:
+    async def test() -> None:
+        loud, quiet = Address("topic", "loud"), Address("topic", "quiet")
+        group = Group("fair", (loud, quiet), "earliest")
+        async with started(broker("nats").url) as adapter:
+            await create(adapter, group)
+            await put(adapter, *(raw(loud, b"loud") for _ in range(3_000)))
+            got = await receive(adapter, group, in_flight=100)
+            await got.arrive(50)
+            await put(adapter, raw(quiet, b"quiet"))
+            while b"quiet" not in got.bodies:
+                await eventually(lambda: got.open, "more")
+                got.settle_all(got.open[:10])
+            assert len(got.got) < 1_500
+
+    run(test())
+
+
+def test_2000_far_retries_hold_up_nobody_and_are_counted(broker: Give) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as adapter:
+            await create(adapter)
+            later = datetime.now(UTC) + timedelta(hours=1)
+            got = await receive(adapter, GROUP, in_flight=50)
+            await put(adapter, *(raw(GROUP.retry, b"later", due=later) for _ in range(2_000)))
+            began = time.monotonic()
+            await put(adapter, *(raw(TOPIC, b"now") for _ in range(100)))
+            while len(got.got) < 100:
+                await eventually(lambda: got.open, "healthy ones")
+                got.settle_all(got.open)
+            assert time.monotonic() - began < 3
+            assert set(got.bodies) == {b"now"}
+            await eventually(lambda: not got.open, "settled")
+            backlog = await adapter.measure(GROUP)
+            assert (backlog.ready, backlog.delayed, backlog.dead) == (0, 2_000, 0)
+
+    run(test())
+
+
+def test_a_retry_comes_when_it_is_due_and_counts_as_one_arrival(broker: Give) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as adapter:
+            await create(adapter)
+            got = await receive(adapter, GROUP, in_flight=10)
+            await put(adapter, raw(TOPIC, b"try"))
+            await got.arrive(1)
+            due = datetime.now(UTC) + timedelta(seconds=0.5)
+            got.settle(got.got[0], Move(raw(GROUP.retry, b"again", due=due)))
+            await got.arrive(2)
+            again = got.got[1]
+            assert datetime.now(UTC) >= due
+            assert (again.message.body, again.message.address, again.deliveries) == (b"again", GROUP.retry, 1)
+            backlog = await adapter.measure(GROUP)
+            assert (backlog.ready, backlog.in_flight, backlog.delayed) == (0, 1, 0)
+            got.settle(again, Move(raw(GROUP.dead, b"buried")))
+            await eventually_async(lambda: adapter.measure(GROUP), lambda backlog: backlog.dead == 1, "the dead letter")
+            letters = await contents(adapter, GROUP.dead)
+            assert [letter.message.body for letter in letters] == [b"buried"]
+            assert list(await adapter.remove([*letters, *letters])) == [None, None]
+            assert await contents(adapter, GROUP.dead) == []
+            backlog = await adapter.measure(GROUP)
+            assert (backlog.ready, backlog.in_flight, backlog.delayed, backlog.dead) == (0, 0, 0, 0)
+
+    run(test())
+
+
+async def eventually_async(ask: Callable[[], Awaitable[Any]], holds: Callable[[Any], bool], what: str) -> None:
+    ends = time.monotonic() + 5
+    while not holds(answer := await ask()):
+        assert time.monotonic() < ends, f"{what}: {answer}"
+        await asyncio.sleep(0.01)
+
+
+def test_a_failed_copy_keeps_the_original(broker: Give) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as adapter:
+            await create(adapter)
+            await put(adapter, raw(TOPIC, b"one"))
+            got = await receive(adapter, GROUP)
+            await got.arrive(1)
+            got.settle(got.got[0], Move(raw(Address("dead", "nobody"), b"")))
+            await eventually(lambda: got.failed, "told that it failed")
+            delivery, how, error = got.failed[0]
+            assert isinstance(error, NotProvisioned)
+            assert isinstance(how, Move)
+            got.consumer.settle(delivery, Move(raw(GROUP.dead, b"kept")))
+            await eventually_async(lambda: contents(adapter, GROUP.dead), lambda found: len(found) == 1, "kept")
+
+    run(test())
+
+
+def test_a_long_handler_keeps_its_lease_and_a_dead_one_loses_it(broker: Give) -> None:
+    async def test() -> None:
+        url = broker("nats").url
+        async with started(url, lease=timedelta(seconds=1)) as adapter:
+            await create(adapter)
+            got = await receive(adapter, GROUP)
+            await put(adapter, raw(TOPIC, b"long"))
+            await got.arrive(1)
+            async with started(url, namespace_of(adapter), lease=timedelta(seconds=1)) as other:
+                takes_over = await receive(other, GROUP)
+                await stays(lambda: len(got.got) == 1 and not takes_over.got, "one delivery", 2.5)
+                # as if the process had died: its socket is gone, nobody connects again
+                link = adapter._started().link
+                link._closing = True
+                assert link._client is not None
+                link._client.abort()
+                link._client = None
+                link.up.clear()
+                await takes_over.arrive(1)
+                assert takes_over.got[0].deliveries == 2
+                assert takes_over.got[0].position == got.got[0].position
+                takes_over.settle_all(takes_over.open)
+                got.settle_all(got.open)
+
+    run(test())
+
+
+def test_a_stale_settlement_changes_nothing(broker: Give) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as adapter:
+            await create(adapter)
+            await put(adapter, raw(TOPIC, b"one"))
+            first = await receive(adapter, GROUP)
+            await first.arrive(1)
+            old = first.got[0]
+            await first.consumer.stop(2.0)
+            second = await receive(adapter, GROUP)
+            await second.arrive(1)
+            assert second.got[0].deliveries == 2
+            first.consumer.settle(old, Move(raw(GROUP.dead, b"no")))
+            second.consumer.settle(old, RELEASE)
+            second.settle(second.got[0])
+            second.settle(second.got[0], RELEASE)
+            await stays(lambda: len(second.got) == 1, "settled once", 0.3)
+            assert await contents(adapter, GROUP.dead) == []
+            assert (await api(adapter, f"CONSUMER.INFO.{namespace_of(adapter)}=orders.{namespace_of(adapter)}=worker"))[
+                "num_ack_pending"
+            ] == 0
+
+    run(test())
+
+
+def test_stopping_gives_back_at_once(broker: Give) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as adapter:
+            await create(adapter)
+            await put(adapter, *(raw(TOPIC, b"%d" % number) for number in range(300)))
+            first = await receive(adapter, GROUP, in_flight=200)
+            await first.arrive(100)
+            first.settle_all(first.open[:20])
+            second = await receive(adapter, GROUP, in_flight=1_000)
+            began = time.monotonic()
+            await first.consumer.stop(5.0)
+            await second.arrive(280)
+            assert time.monotonic() - began < 3
+            assert len({delivery.position for delivery in second.got}) == 280
+
+    run(test())
+
+
+def test_pausing_keeps_what_was_delivered(broker: Give) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as adapter:
+            await create(adapter)
+            got = await receive(adapter, GROUP, in_flight=10)
+            await put(adapter, raw(TOPIC, b"before"))
+            await got.arrive(1)
+            got.consumer.pause()
+            await put(adapter, *(raw(TOPIC, b"after") for _ in range(30)))
+            await stays(lambda: len(got.got) == 1, "nothing new", 0.3)
+            got.settle_all(got.open)
+            got.consumer.resume()
+            while len(got.got) < 31:
+                await eventually(lambda: got.open, "more")
+                got.settle_all(got.open)
+
+    run(test())
+
+
+# Requests
+
+
+def test_replies_are_quick_and_late_ones_harmless(broker: Give) -> None:
+    async def test() -> None:
+        url = broker("nats").url
+        inbox = Address("inbox", "pricing")
+        group = Group("pricing", (inbox,))
+        async with started(url) as requester, started(url, namespace_of(requester)) as handler:
+            await create(handler, group)
+            reply = Address("reply", "shop.0af3-17")
+            answers = await receive(requester, Group("shop.0af3-17", (reply,)))
+            asked = await receive(handler, group)
+            spent: list[float] = []
+            for number in range(50):
+                began = time.perf_counter()
+                await put(requester, raw(inbox, b"%d" % number, headers={h.REPLY_TO: reply.name}))
+                await asked.arrive(number + 1)
+                command = asked.got[number]
+                to = Address("reply", command.message.headers[h.REPLY_TO])
+                await put(handler, raw(to, b"answer %d" % number))
+                asked.settle(command)
+                await answers.arrive(number + 1)
+                spent.append(time.perf_counter() - began)
+            assert answers.bodies == [b"answer %d" % number for number in range(50)]
+            assert answers.got[0].message.address == reply
+            assert sorted(spent)[25] < 0.02  # polls of 5 ms included
+            await answers.consumer.stop(1.0)
+            await put(handler, raw(reply, b"too late"))
+
+    run(test())
+
+
+def test_a_reply_to_cannot_steer_into_streams_or_the_servers_own_subjects(broker: Give) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as adapter:
+            await create(adapter)
+            for steered in ("=$JS.API.STREAM.PURGE.x", f"={namespace_of(adapter)}=orders", "=a b=reply", "=>=reply"):
+                (answer,) = await adapter.publish([raw(Address("reply", steered), b"")])
+                assert answer is not None, steered
+            assert list(await adapter.publish([raw(Address("reply", "=_INBOX.a.b"), b"")])) == [None]
+
+    run(test())
+
+
+# Provisioning
+
+
+def test_ten_at_once_and_again(broker: Give) -> None:
+    async def test() -> None:
+        url = broker("nats").url
+        group = Group("worker", (TOPIC, Address("topic", "stock.eu"), Address("inbox", "worker")))
+        async with started(url) as adapter:
+            name = namespace_of(adapter)
+            with pytest.raises(NotProvisioned) as missing:
+                await adapter.provision([group], Provision.VALIDATE)
+            for what in ("=orders", "=stock=eu", "=worker=inbox", "=worker=retry", "=worker=dead"):
+                assert f"{name}{what}" in str(missing.value)
+            others = [make(url, name) for _ in range(10)]
+            await asyncio.gather(*(other.start(5.0) for other in others))
+            await asyncio.gather(*(create(other, group) for other in others))
+            await adapter.provision([group], Provision.VALIDATE)
+            await create(adapter, group)
+            await api(adapter, f"CONSUMER.DELETE.{name}=orders.{name}=worker")
+            with pytest.raises(NotProvisioned, match="consumer"):
+                await adapter.provision([group], Provision.VALIDATE)
+            await asyncio.gather(*(other.stop(2.0) for other in others))
+
+    run(test())
+
+
+def test_a_group_begins_when_it_was_provisioned(own: Broker) -> None:
+    async def test() -> None:
+        late, early = Group("late", (TOPIC,)), Group("early", (TOPIC,), "earliest")
+        async with started(own.url) as adapter:
+            await create(adapter, TOPIC)
+            await put(adapter, raw(TOPIC, b"before"))
+            await create(adapter, late, early)
+            await asyncio.to_thread(own.kill)
+            await asyncio.to_thread(own.start)
+            await put(adapter, raw(TOPIC, b"after"))
+            await create(adapter, late, early)
+            got = await receive(adapter, late)
+            all_of_it = await receive(adapter, early)
+            await got.arrive(1)
+            await all_of_it.arrive(2)
+            await stays(lambda: len(got.got) == 1, "only what came after", 0.2)
+            assert got.bodies == [b"after"]
+            assert all_of_it.bodies == [b"before", b"after"]
+
+    run(test())
+
+
+def test_settings_of_the_next_release_take_effect_only_if_they_were_given(broker: Give) -> None:
+    async def test() -> None:
+        url = broker("nats").url
+        async with started(url) as adapter:
+            name = namespace_of(adapter)
+            await create(adapter)
+            stream = f"{name}=orders"
+            config = (await api(adapter, f"STREAM.INFO.{stream}"))["config"]
+            assert (config["max_age"], config["storage"], config["retention"]) == (30 * 86400 * 10**9, "file", "limits")
+            await api(adapter, f"STREAM.UPDATE.{stream}", {**config, "max_age": 3600 * 10**9, "max_msgs": 77})
+            await create(adapter)
+            async with started(url, name, topic_bytes=10**9, lease=timedelta(seconds=5)) as later:
+                await create(later)
+                config = (await api(later, f"STREAM.INFO.{stream}"))["config"]
+                assert (config["max_age"], config["max_msgs"], config["max_bytes"]) == (3600 * 10**9, 77, 10**9)
+                durable = (await api(later, f"CONSUMER.INFO.{stream}.{name}=worker"))["config"]
+                assert (durable["ack_wait"], durable["max_ack_pending"]) == (5 * 10**9, -1)
+
+    run(test())
+
+
+def test_a_physical_topic_is_a_subject_of_any_stream(broker: Give) -> None:
+    async def test() -> None:
+        url = broker("nats").url
+        client = await nats.connect(url)
+        js = client.jetstream()
+        root = f"legacy{os.getpid():x}"
+        await js.add_stream(name=f"{root}-all", subjects=[f"{root}.>"])
+        orders = Address("topic", "orders", f"{root}.orders")
+        stock = Address("topic", "stock", f"{root}.stock")
+        fresh = Address("topic", "fresh", f"fresh{root}.orders")
+        group = Group("worker", (orders, stock, fresh))
+        try:
+            async with started(url) as adapter:
+                await create(adapter, group)
+                await adapter.provision([group], Provision.VALIDATE)
+                await js.publish(f"{root}.orders", b"theirs")
+                await js.publish(f"{root}.other", b"not for us")
+                await put(adapter, raw(stock, b"ours"), raw(fresh, b"new"))
+                got = await receive(adapter, group)
+                await got.arrive(3)
+                assert {(delivery.message.address, delivery.message.body) for delivery in got.got} == {
+                    (orders, b"theirs"), (stock, b"ours"), (fresh, b"new"),
+                }  # fmt: skip
+                got.settle_all(got.open)
+                assert [delivery.message.body for delivery in await contents(adapter, stock)] == [b"ours"]
+                assert (await adapter.measure(group)).ready == 0
+                other = Address("topic", "none", f"none{root}.x")
+                with pytest.raises(NotProvisioned):
+                    await adapter.provision([other], Provision.VALIDATE)
+        finally:
+            for stream in (f"{root}-all", f"fresh{root}=orders"):
+                await js.delete_stream(stream)
+            await client.close()
+
+    run(test())
+
+
+def test_another_streams_subjects_are_not_taken(broker: Give) -> None:
+    async def test() -> None:
+        url = broker("nats").url
+        client = await nats.connect(url)
+        js = client.jetstream()
+        async with started(url) as adapter:
+            name = namespace_of(adapter)
+            await js.add_stream(name=f"{name}-other", subjects=[f"{name}=orders"])
+            with pytest.raises(SettingsError, match="physical"):
+                await create(adapter)
+        await client.close()
+
+    run(test())
+
+
+# When the server goes
+
+
+def test_publishes_and_consumers_live_through_a_crash(own: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with started(own.url) as adapter:
+            await create(adapter)
+            due = datetime.now(UTC) + timedelta(seconds=3)
+            await put(adapter, raw(GROUP.retry, b"delayed", due=due), raw(TOPIC, b"first"))
+            got = await receive(adapter, GROUP, in_flight=200)
+            await got.arrive(1)
+            await asyncio.sleep(0.2)  # the server has put the delayed one off
+            await asyncio.to_thread(own.kill)
+            await eventually(lambda: got.consumer.error is not None, "red")
+            got.settle(got.got[0])
+            publishing = [asyncio.create_task(adapter.publish([raw(TOPIC, b"%d" % number)])) for number in range(100)]
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(own.start)
+            assert [list(await task) for task in publishing] == [[None]] * 100
+            await got.arrive(101)
+            assert got.consumer.error is None
+            assert got.bodies[1:101] == [b"%d" % number for number in range(100)]
+            got.settle_all(got.open)
+            await got.arrive(102)
+            assert got.bodies[101] == b"delayed"
+            assert datetime.now(UTC) >= due
+
+    with caplog.at_level("INFO", "eventkit.nats"):
+        run(test())
+    texts = [record.getMessage() for record in caplog.records if record.name == "eventkit.nats"]
+    assert len([text for text in texts if "connection lost" in text]) == 1
+    assert len([text for text in texts if "connected again" in text]) == 1
+
+
+def test_a_publish_is_answered_and_a_stop_returns_while_the_server_is_away(own: Broker) -> None:
+    async def test() -> None:
+        adapter = make(own.url, f"away{os.getpid():x}", publish_timeout=timedelta(seconds=0.5))
+        await adapter.start(5.0)
+        await create(adapter)
+        got = await receive(adapter, GROUP)
+        await put(adapter, raw(TOPIC, b"held"))
+        await got.arrive(1)
+        await asyncio.to_thread(own.kill)
+        began = time.monotonic()
+        (answer,) = await adapter.publish([raw(TOPIC, b"")])
+        assert isinstance(answer, TimeoutError)
+        got.settle(got.got[0], Move(raw(GROUP.dead, b"")))
+        await eventually(lambda: got.failed, "the copy failed")
+        assert time.monotonic() - began < 3
+        began = time.monotonic()
+        await adapter.stop(2.0)
+        await adapter.stop(2.0)
+        assert time.monotonic() - began < 3
+        await asyncio.to_thread(own.start)
+        await adapter.start(5.0)
+        again = await receive(adapter, GROUP)
+        await put(adapter, raw(TOPIC, b"new"))
+        await eventually(lambda: b"new" in again.bodies, "it works again")
+        await adapter.stop(2.0)
+
+    run(test())
+
+
+def test_a_deleted_consumer_turns_red_and_heals(broker: Give) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as adapter:
+            await create(adapter)
+            name = namespace_of(adapter)
+            got = await receive(adapter, GROUP)
+            await api(adapter, f"CONSUMER.DELETE.{name}=orders.{name}=worker")
+            await eventually(lambda: isinstance(got.consumer.error, NotProvisioned), "red")
+            await create(adapter)
+            await put(adapter, raw(TOPIC, b"again"))
+            await got.arrive(1)
+            assert got.consumer.error is None
+
+    run(test())
+
+
+def test_a_silent_server_is_noticed(broker: Give, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eventkit_nats import link
+
+    async def test() -> None:
+        async with started(broker("nats").url, lease=timedelta(seconds=1)) as adapter:
+            await create(adapter)
+            got = await receive(adapter, GROUP)
+            client = adapter._started().link._client
+            assert client is not None
+            client.sinks.clear()  # all that it sends is lost from here on
+            await put(adapter, raw(TOPIC, b"after"))
+            await got.arrive(1)
+            assert adapter._started().link._client is not client
+
+    monkeypatch.setattr(link, "_WATCH", 0.1)
+    run(test())
+
+
+# Connecting
+
+
+def test_wrong_password_and_nobody_there_are_errors_at_once(recwarn: pytest.WarningsRecorder) -> None:
+    async def refused(url: str, **settings: Any) -> Exception:
+        began = time.monotonic()
+        adapter = make(url, "x", **settings)
+        with pytest.raises(Exception) as caught:
+            await adapter.start(5.0)
+        assert time.monotonic() - began < 2
+        await adapter.stop(1.0)
+        return caught.value
+
+    with provide("nats", settings={"authorization": '{ user: "bo b", password: "p@ss:/%" }'}) as broker:
+        port = broker.url.rpartition(":")[2]
+
+        async def test() -> None:
+            for url in (broker.url, f"nats://bob:wrong@127.0.0.1:{port}"):
+                assert "uthorization" in str(await refused(url))
+            assert isinstance(await refused("nats://127.0.0.1:1"), OSError)
+            assert "wrong" not in repr(make(f"nats://bob:wrong@127.0.0.1:{port}", "x")._target.servers)
+            async with started(f"nats://bo%20b:p%40ss%3A%2F%25@127.0.0.1:{port}", "x"):
+                pass
+            half = Authentication(password=SecretStr("p@ss:/%"))
+            async with started(f"nats://bo%20b@127.0.0.1:{port}", "x", credentials=half):
+                pass
+            login = Authentication(username="bo b", password=SecretStr("p@ss:/%"))
+            async with started(f"nats://127.0.0.1:{port}", "x", credentials=login):
+                pass
+            tls = await refused(f"tls://bo%20b:p%40ss%3A%2F%25@127.0.0.1:{port}")
+            assert "secure connection" in str(tls)
+
+        run(test())
+    assert not [warning for warning in recwarn if issubclass(warning.category, ResourceWarning)]
+
+
+def test_an_account_without_jetstream_is_an_error() -> None:
+    accounts = (
+        "{ JS: { jetstream: enabled, users: [ { user: js, password: js } ] }, "
+        "NO: { users: [ { user: plain, password: plain } ] } }"
+    )
+
+    async def test(url: str) -> None:
+        with pytest.raises(Exception, match=r"(?i)jetstream"):
+            await make(url.replace("//", "//plain:plain@"), "x").start(5.0)
+
+    with provide("nats", settings={"accounts": accounts, "no_auth_user": "js"}) as broker:
+        run(test(broker.url))
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_tls(tmp_path: Path, first: bool) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
+         "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    tls = f'{{ cert_file: "{certificate}", key_file: "{key}", handshake_first: {"auto" if first else "false"} }}'
+
+    async def test(url: str) -> None:
+        async with started(url, "tls", tls=Tls(ca_file=certificate), tls_first=first) as adapter:
+            await create(adapter)
+            await put(adapter, raw(TOPIC, b"x" * 100_000))
+            assert len(await contents(adapter, TOPIC)) == 1
+        with pytest.raises(Exception, match=r"(?i)certificate"):
+            await make(url, "tls", tls_first=first).start(3.0)
+
+    with provide("nats", settings={"tls": tls}) as broker:
+        run(test(broker.url.replace("nats://", "tls://")))
+
+
+def test_settings_come_from_the_environment_and_hide_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTKIT_NATS__LEASE", "PT5S")
+    monkeypatch.setenv("EVENTKIT_NATS__CREDENTIALS__TOKEN", "hush")
+    settings = NatsSettings()
+    assert settings.lease == timedelta(seconds=5)
+    assert "hush" not in repr(settings)
+    monkeypatch.setenv("EVENTKIT_NATS__CREDENTIALS__USERNAME", "both")
+    with pytest.raises(ValueError, match="one of"):
+        NatsSettings()
+    with pytest.raises(SettingsError, match="encoded") as caught:
+        NatsAdapter(Connection(SecretStr("nats://me:hu/sh@x"), "", "test", NatsSettings(credentials=Authentication())))
+    assert "hu" not in str(caught.value)
+    with pytest.raises(SettingsError, match="nats://"):
+        NatsAdapter(Connection(SecretStr("redis://:hush@x"), "", "test", NatsSettings(credentials=Authentication())))
+
+
+def test_nothing_is_left_running(broker: Give) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as adapter:
+            await create(adapter)
+            got: Sequence[Any] = [await receive(adapter, GROUP) for _ in range(3)]
+            await put(adapter, raw(TOPIC, b"x"))
+            await eventually(lambda: any(one.got for one in got), "it arrived")
+        assert asyncio.all_tasks() == {asyncio.current_task()} or len(asyncio.all_tasks()) <= 2
+
+    run(test())

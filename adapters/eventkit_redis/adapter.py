@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Collection, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from faststream.redis import RedisBroker
 from redis.exceptions import RedisError
@@ -24,6 +24,7 @@ from eventkit.adapter import (
     Provision,
     Receive,
 )
+from eventkit.adopting import BrokerObject, look
 from eventkit.errors import Closed
 from eventkit_redis import browse, server, topology
 from eventkit_redis.consume import Links, StreamConsumer
@@ -58,6 +59,7 @@ class RedisAdapter:
         self._connection = connection
         self._keys = Keys(connection.namespace)
         self._faststream: RedisBroker | None = None
+        self._adopted: BrokerObject | None = None
         self._connect: Connect | None = None
         self._link: Link | None = None
         self._upkeep: Link | None = None
@@ -65,11 +67,22 @@ class RedisAdapter:
         self._trimmer: Trimmer | None = None
         self._consumers: set[StreamConsumer | ReplyConsumer] = set()
 
+    @classmethod
+    def from_broker(cls, broker: BrokerObject, connection: Connection, /) -> Self:
+        """Its connections are made with the settings of that `RedisBroker`'s client."""
+        adapter = cls(connection)
+        adapter._adopted = broker
+        return adapter
+
     async def start(self, timeout: float) -> Limits:
-        self._faststream = server.broker(self._connection, self._settings)
         try:
             async with asyncio.timeout(timeout):
-                self._connect = await server.connector(self._faststream)
+                if self._adopted is not None:
+                    name = self._connection.client
+                    self._connect = await look(self._adopted, lambda client: server.connector(client, name))
+                else:
+                    self._faststream = server.broker(self._connection, self._settings)
+                    self._connect = server.connector(await self._faststream.connect())
                 self._link = Link(self._connect, "writing")
                 await self._link.open(timeout)
                 self._upkeep = Link(self._connect, "upkeep", loud=False)

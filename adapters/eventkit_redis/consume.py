@@ -142,7 +142,8 @@ class StreamConsumer:
     async def _end_reading(self) -> None:
         """End the read that waits on the server: cut off, it might still be given a message that nobody reads."""
         reading = self._tasks[0]
-        if self._handing or not self._going.is_set() or self._starved or self._link.error is not None:
+        self._going.set()  # a paused reader has a read on the server too; what it brings is given back with the rest
+        if self._handing or self._starved or self._link.error is not None:
             reading.cancel()
         elif self._client_id is not None:
             with contextlib.suppress(ResponseError):
@@ -179,6 +180,8 @@ class StreamConsumer:
                     generation = self._link.generation
                     await self._connected(again=generation > 1)
                 room = await self._room()
+                if self._stopping:
+                    break
                 if asyncio.get_running_loop().time() >= self._next_take_over:
                     room -= await self._take_over(room)
                 if room > 0:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from faststream.redis import RedisBroker
 from faststream.security import BaseSecurity, SASLPlaintext
-from redis.asyncio.connection import AbstractConnection, parse_url
+from redis.asyncio.connection import AbstractConnection, ConnectionPool, parse_url
 from redis.exceptions import ResponseError
 
 from eventkit.adapter import Connection
@@ -18,6 +18,12 @@ from eventkit_redis.settings import RedisSettings
 log = logging.getLogger("eventkit.redis")
 
 URL: Final = "redis://localhost:6379"
+_OURS: Final[dict[str, Any]] = {
+    # Ours to bound: a time limit for each reply costs more than the reply.
+    "socket_timeout": None,
+    "socket_connect_timeout": 5.0,
+    "socket_read_size": 1 << 18,
+}
 _BULK: Final = 512 * 1024 * 1024
 _OLDEST: Final = (7, 0)
 
@@ -45,18 +51,25 @@ def broker(connection: Connection, settings: RedisSettings) -> RedisBroker:
     return RedisBroker(
         url,
         security=security,
-        client_name="".join(c if "!" <= c <= "~" else "-" for c in connection.client) or None,
-        # Ours to bound: a time limit for each reply costs more than the reply.
-        socket_timeout=None,
-        socket_connect_timeout=5.0,
-        socket_read_size=1 << 18,
+        client_name=_printable(connection.client),
+        **_OURS,
         logger=None,  # type: ignore[arg-type] # its own default; the annotation forgot it
     )
 
 
-async def connector(faststream: RedisBroker) -> Connect:
-    """What makes single connections with FastStream's settings."""
-    pool = (await faststream.connect()).connection_pool
+def _printable(name: str) -> str | None:
+    return "".join(c if "!" <= c <= "~" else "-" for c in name) or None
+
+
+def connector(client: Any, name: str | None = None) -> Connect:
+    """What makes single connections with FastStream's settings. `name`: its client is somebody else's, and connects
+    with all that it may have set for its own use."""
+    pool = getattr(client, "connection_pool", None)
+    if type(pool) is not ConnectionPool:
+        raise SettingsError(
+            f"connect(broker=...): its {type(client).__name__} uses a cluster or sentinels, which eventkit does not "
+            "support: hand in the RedisBroker of a single Redis"
+        )
     made = pool.connection_class
     # Maintenance notifications belong to the pool, which does not know these connections.
     options: dict[str, Any] = {
@@ -64,6 +77,10 @@ async def connector(faststream: RedisBroker) -> Connect:
         for name, value in pool.connection_kwargs.items()
         if not name.startswith(("maint", "orig_", "oss_cluster"))
     }
+
+    if name is not None:
+        options |= {**_OURS, "client_name": _printable(name), "decode_responses": False}
+        options.pop("retry", None)
 
     def connect() -> AbstractConnection:
         return made(**options)

@@ -1,0 +1,329 @@
+"""Consuming a group's queue: one channel at a time, opened again whenever it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from time import time
+from typing import Any
+
+from aiormq import exceptions as amqp
+
+from eventkit.adapter import Delivery, Group, Message, Move, Receive, Release, Settlement
+from eventkit.errors import NotProvisioned
+from eventkit_rabbit.link import Link
+from eventkit_rabbit.names import Names
+from eventkit_rabbit.session import Origins, Session, held
+from eventkit_rabbit.wire import unused
+
+log = logging.getLogger("eventkit.rabbit")
+
+Publish = Callable[[Sequence[Message]], Awaitable[Sequence[Exception | None]]]
+
+_PREFETCH = 1000
+_FLUSH = 50
+"""Settlements that are written at once; fewer wait for company,"""
+_FLUSH_AFTER = 0.005
+"""at most so many seconds."""
+_OPEN = 15.0
+"""Seconds for opening a consumer's channel."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_LEAST = 0.5
+"""Seconds for closing the channel when the time to stop is over."""
+_EARLY = 0.02
+"""Seconds. What is due this soon is not parked again."""
+
+
+class RabbitConsumer:
+    """A running subscription of one group."""
+
+    def __init__(
+        self,
+        link: Link,
+        names: Names,
+        group: Group,
+        receive: Receive,
+        *,
+        in_flight: int,
+        publish: Publish,
+        provide: Callable[[], Awaitable[None]],
+        timeout: timedelta | None,
+    ) -> None:
+        self._link = link
+        self._queue = names.queue(group.name)
+        self._group = group
+        self._receive = receive
+        self._publish = publish
+        self._provide = provide
+        self._origins = Origins(group, names)
+        self._prefetch = max(1, min(in_flight, _PREFETCH))
+        self._flush_at = max(1, min(_FLUSH, self._prefetch // 4))
+        self._arguments: dict[str, Any] = {}
+        if timeout is not None:
+            self._arguments["x-consumer-timeout"] = int(timeout.total_seconds() * 1000)
+        self._session: Session | None = None
+        self._error: Exception | None = None
+        self._arrived: list[Delivery] = []
+        self._some = asyncio.Event()
+        self._paused = False
+        self._consuming = ""
+        self._consumers = 0
+        self._switch = asyncio.Lock()
+        self._moves: list[tuple[Delivery, Move]] = []
+        self._moving: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def error(self) -> Exception | None:
+        return self._error
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopping
+
+    async def start(self) -> None:
+        """Live, or why not."""
+        try:
+            session = await self._open()
+        except amqp.ChannelNotFoundEntity as error:
+            raise NotProvisioned(f"group {self._group.name}: no queue {self._queue} on RabbitMQ") from error
+        self._start(self._keep(session), "keep")
+        self._start(self._hand_over(), "hand over")
+
+    def _start(self, work: Any, name: str) -> None:
+        task = asyncio.create_task(work, name=f"eventkit rabbit {self._group.name} {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- sessions ---
+
+    async def _open(self) -> Session:
+        async with asyncio.timeout(_OPEN):
+            wire = await self._link.wire()
+            session = Session(wire, self._take, self._origins)
+            session.channel = await wire.channel(session)
+            try:
+                await session.channel.basic_qos(prefetch_count=self._prefetch)
+                self._session, self._consuming = session, ""
+                await self._apply()
+            except BaseException:
+                self._session = None
+                await wire.close_channel(session.channel)
+                raise
+        return session
+
+    async def _keep(self, session: Session) -> None:
+        while True:
+            reason = await session.over
+            self._session, self._error = None, reason
+            self._arrived.clear()
+            said = not session.wire.lost.done()  # of a lost connection the link speaks
+            if said:
+                log.warning("group %s no longer consumes %s: %s; trying again", self._group.name, self._queue, reason)
+            session = await self._reopen(isinstance(reason, NotProvisioned), said)
+            self._error = None
+
+    async def _reopen(self, deleted: bool, said: bool) -> Session:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                if deleted:
+                    await self._provide()
+                session = await self._open()
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 (the consumer must outlive whatever the broker says)
+                if not isinstance(error, TimeoutError):
+                    self._error = error
+                deleted = deleted or isinstance(error, amqp.ChannelNotFoundEntity)
+                if self._link.now() is not None and not said:
+                    said = True
+                    log.warning("group %s still does not consume %s: %s", self._group.name, self._queue, error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                continue
+            if said:
+                log.info("group %s consumes %s again", self._group.name, self._queue)
+            return session
+
+    async def _apply(self) -> None:
+        """Make the broker deliver, or not, as it is wanted now."""
+        async with self._switch:
+            session = self._session
+            if session is None or session.over.done() or self._stopping:
+                return
+            if self._paused and self._consuming:
+                tag, self._consuming = self._consuming, ""
+                await session.channel.basic_cancel(tag)
+            elif not self._paused and not self._consuming:
+                await self._consume(session)
+
+    async def _consume(self, session: Session) -> None:
+        self._consumers += 1
+        self._consuming = f"ek{self._consumers}"
+        await session.channel.basic_consume(
+            self._queue, unused, consumer_tag=self._consuming, arguments=self._arguments
+        )
+
+    async def _switch_over(self) -> None:
+        session = self._session
+        try:
+            async with asyncio.timeout(_OPEN):
+                await self._apply()
+        except Exception as error:  # noqa: BLE001 (a channel that cannot be switched is replaced)
+            if session is not None:
+                await session.wire.close_channel(session.channel)
+                session.end(error)
+
+    # --- deliveries ---
+
+    def _take(self, delivery: Delivery) -> None:
+        self._arrived.append(delivery)
+        self._some.set()
+
+    async def _hand_over(self) -> None:
+        some, receive = self._some, self._receive.deliveries
+        while True:
+            await some.wait()
+            some.clear()
+            if self._paused or self._stopping or not self._arrived:
+                continue
+            batch, self._arrived = self._arrived, []
+            session, _ = held(batch[0])
+            if session.over.done():
+                continue  # they come again on the next channel
+            if any(delivery.message.due is not None for delivery in batch):
+                batch = self._park(batch)
+            try:
+                await receive(batch)
+            except Exception as error:
+                log.exception("group %s: a batch could not be handed over", self._group.name)
+                await session.wire.close_channel(session.channel)
+                session.end(error)
+
+    def _park(self, batch: list[Delivery]) -> list[Delivery]:
+        """Send on what waited in the longest rung and is not due yet; the others."""
+        soon = time() + _EARLY
+        now = []
+        for delivery in batch:
+            due = delivery.message.due
+            if due is not None and due.timestamp() > soon:
+                self.settle(delivery, Move(delivery.message._replace(address=self._group.retry)))
+            else:
+                now.append(delivery)
+        return now
+
+    def pause(self) -> None:
+        self._paused = True
+        self._start(self._switch_over(), "pause")
+
+    def resume(self) -> None:
+        self._paused = False
+        self._some.set()
+        self._start(self._switch_over(), "resume")
+
+    # --- settlements ---
+
+    def settle(self, delivery: Delivery, how: Settlement, /) -> None:
+        session, tag = held(delivery)
+        if session is not self._session or session.over.done() or not session.tags.holds(tag):
+            return
+        tags = session.tags
+        if isinstance(how, Move):
+            tags.begin(tag)
+            if not self._moves:
+                asyncio.get_running_loop().call_soon(self._move)
+            self._moves.append((delivery, how))
+            return
+        if isinstance(how, Release):
+            tags.release(tag)
+        else:
+            tags.done(tag)
+        self._settled(session)
+
+    def _settled(self, session: Session) -> None:
+        if session.tags.waiting >= self._flush_at:
+            session.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_FLUSH_AFTER, self._flush)
+
+    def _flush(self) -> None:
+        self._timer = None
+        if self._session is not None:
+            self._session.flush()
+
+    def _move(self) -> None:
+        """All moves of this turn of the event loop together."""
+        if not self._moves:
+            return
+        moves, self._moves = self._moves, []
+        task = asyncio.create_task(self._move_all(moves), name=f"eventkit rabbit {self._group.name} move")
+        self._moving.add(task)
+        task.add_done_callback(self._moving.discard)
+
+    async def _move_all(self, moves: Sequence[tuple[Delivery, Move]]) -> None:
+        """Publish the copies; finish the originals whose copy is confirmed."""
+        answers: Sequence[Exception | None]
+        try:
+            answers = await self._publish([how.copy for _, how in moves])
+        except Exception as failure:  # noqa: BLE001 (whatever it is, the deliveries are still ours)
+            answers = [failure] * len(moves)
+        for (delivery, how), error in zip(moves, answers, strict=True):
+            session, tag = held(delivery)
+            if session is not self._session or session.over.done():
+                continue  # it comes again; the copy may be there twice
+            if error is None:
+                session.tags.done(tag)
+                self._settled(session)
+            else:
+                session.tags.abandon(tag)
+                self._receive.unsettled(delivery, how, error)
+
+    async def stop(self, timeout: float, /) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        session = self._session
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                self._move()
+                if self._moving:
+                    await asyncio.wait(self._moving)
+        if session is not None and not session.over.done():
+            session.flush()
+            try:
+                async with asyncio.timeout(max(end - loop.time(), _LEAST)):
+                    await self._leave(session)
+            except TimeoutError:
+                # it must not stay open: it would hold its messages for ever
+                self._closing = asyncio.create_task(session.wire.close_channel(session.channel))
+        self._session = None
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = self._tasks | self._moving
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=max(end - loop.time(), _LEAST))
+
+    async def _leave(self, session: Session) -> None:
+        """End the consumer, then the channel.
+
+        A channel keeps acknowledgements back when its queue is busy, and drops them when it is closed. Ending a
+        consumer makes it wait for the queue, so it comes last before the close.
+        """
+        async with self._switch:
+            with suppress(amqp.AMQPError, RuntimeError):
+                if not self._consuming:
+                    await session.channel.basic_qos(prefetch_count=1)
+                    await self._consume(session)
+                await session.channel.basic_cancel(self._consuming)
+        await session.wire.close_channel(session.channel)

@@ -1,0 +1,166 @@
+"""Publishing: all frames of a batch in one write, confirms gathered per call."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiormq import exceptions as amqp
+
+from eventkit.errors import Closed, MessageTooLarge
+from eventkit_rabbit.confirms import Answer, Call, Channel, Job
+from eventkit_rabbit.link import Link
+
+log = logging.getLogger("eventkit.rabbit")
+
+WINDOW = 500
+"""Messages of one call that may be unconfirmed."""
+_PIECE = 100
+"""Messages written before the network is asked whether it keeps up."""
+HEADROOM = 32_768
+"""Bytes of headers that only copies may use: what a failure adds must fit where the original fitted."""
+_PAUSE = 0.05
+"""Seconds between attempts to get a channel, while the connection is there."""
+_TOO_LARGE = re.compile(r"message size \d+ is larger than (?:the )?configured max(?:imum)? size (\d+)")
+_KEY = 255
+
+
+def routing_key(type_: str) -> str:
+    """The type, cut if it is too long for AMQP."""
+    raw = type_.encode(errors="replace")
+    if len(raw) <= _KEY:
+        return type_ if len(raw) == len(type_) else raw.decode()
+    return f"{raw[: _KEY - 14].decode(errors='ignore')}-{hashlib.sha256(raw).hexdigest()[:10]}"
+
+
+class Publisher:
+    """Publishes over one channel, which it makes anew when it breaks."""
+
+    def __init__(self, link: Link, limit: int, deadline: float) -> None:
+        self._link = link
+        self._deadline = deadline
+        self._turn = asyncio.Lock()
+        self._channel: Channel | None = None
+        self.limit = limit
+        """The largest body in bytes, as far as it is known."""
+        self.on_open: Callable[[Channel], Awaitable[object]] | None = None
+        """Awaited with each new channel, before anything is published on it."""
+        self.deliver: Callable[[bytes, bytes, bytes], None] | None = None
+        """Called with what is consumed on the same channel."""
+
+    async def publish(self, jobs: Sequence[Job], answers: list[Answer]) -> None:
+        """Fills the answers. Bounded by the deadline: those not answered by then are TimeoutError."""
+        try:
+            async with asyncio.timeout(self._deadline):
+                failed = await self._publish([jobs], answers)
+                # A refusal closes the channel and takes all that is under way with it. Those are published again, one
+                # exchange at a time, so that the guilty one fails alone.
+                for _ in range(2):
+                    if failed:
+                        failed = await self._publish(_by_exchange(failed), answers)
+        except TimeoutError:
+            pass  # the answers say so already
+        except Closed as error:
+            for job in jobs:
+                if isinstance(answers[job.place], TimeoutError):
+                    answers[job.place] = error
+
+    async def _publish(self, groups: Sequence[Sequence[Job]], answers: list[Answer]) -> list[Job]:
+        """Those that went down with the channel by somebody's fault."""
+        for group in groups:
+            await self._send(group, answers)
+        failed = []
+        for group in groups:
+            for job in group:
+                error = answers[job.place]
+                if isinstance(error, amqp.ChannelClosed):
+                    failed.append(job)
+                    if found := _TOO_LARGE.search(str(error)):
+                        self.limit = min(self.limit, int(found[1]))
+        return [job for job in failed if not self._too_large(job, answers)]
+
+    def _too_large(self, job: Job, answers: list[Answer]) -> bool:
+        error = too_large(job, self.limit)
+        if error is not None:
+            answers[job.place] = error
+        return error is not None
+
+    async def _send(self, jobs: Sequence[Job], answers: list[Answer]) -> None:
+        call = Call(answers)
+        late = TimeoutError(f"RabbitMQ did not confirm within {self._deadline:g} s")
+        for job in jobs:
+            answers[job.place] = late
+        try:
+            # A call's pieces follow each other, and calls each other, in the order of publishing.
+            async with self._turn:
+                await self._write(call, jobs)
+            await call.below(0)
+        except BaseException:
+            call.answers = list(answers)  # what is confirmed from now on nobody reads
+            raise
+
+    async def _write(self, call: Call, jobs: Sequence[Job]) -> None:
+        channel = await self._open_channel()
+        for at in range(0, len(jobs), _PIECE):
+            if channel.closed_by is not None:
+                for job in jobs[at:]:
+                    call.answers[job.place] = channel.closed_by
+                return
+            channel.write(call, jobs[at : at + _PIECE])
+            if at + _PIECE < len(jobs):
+                await channel.wire.drain()
+                await call.below(WINDOW)
+
+    async def _open_channel(self) -> Channel:
+        """The channel; a new one if need be, as soon as the broker gives one."""
+        while True:
+            channel = self._channel
+            if channel is not None and channel.closed_by is None:
+                return channel
+            try:
+                return await self._make_channel()
+            except (amqp.AMQPError, OSError, RuntimeError) as error:
+                if isinstance(error, TimeoutError):
+                    raise
+                log.debug("no channel to publish on: %r", error)
+                await asyncio.sleep(_PAUSE)
+
+    async def _make_channel(self) -> Channel:
+        channel = Channel(self.deliver)
+        await channel.open(await self._link.wire())
+        try:
+            if self.on_open is not None:
+                await self.on_open(channel)
+        except BaseException:
+            await channel.wire.close_channel(channel.channel)
+            raise
+        self._channel = channel
+        return channel
+
+    async def ready(self) -> None:
+        """Have a channel. Bounded by the caller."""
+        async with self._turn:
+            await self._open_channel()
+
+    async def close(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None and channel.closed_by is None:
+            await channel.wire.close_channel(channel.channel)
+            channel.closed(amqp.ChannelClosed("the publisher was closed"))
+
+
+def too_large(job: Job, limit: int) -> MessageTooLarge | None:
+    size = len(job.message.body or b"")
+    if size <= limit:
+        return None
+    return MessageTooLarge(f"the body of {job.message.type or 'a message'} to {job.message.address}", size, limit)
+
+
+def _by_exchange(jobs: Sequence[Job]) -> list[list[Job]]:
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.route.exchange, []).append(job)
+    return list(groups.values())

@@ -1,0 +1,235 @@
+"""What stands on the broker: exchanges, queues and bindings, and how they are declared.
+
+Topics and inboxes are durable topic exchanges. A group is one quorum queue bound with `#` to the exchange of each of
+its sources, so that the exchange of a delivery says its source. What reaches the queue through the default exchange
+came from the group's retry address: straight, or through a rung of its ladder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from aiormq import exceptions as amqp
+from aiormq.abc import AbstractChannel
+
+from eventkit.adapter import Address, Group, Provision
+from eventkit.errors import CapabilityNotSupported, NotProvisioned
+from eventkit_rabbit.delay import RUNGS
+from eventkit_rabbit.link import Link
+from eventkit_rabbit.names import Names, lives_with_consumer
+from eventkit_rabbit.wire import Wire
+
+_NO_LIMIT = 1_000_000_000
+"""Deliveries after which the broker itself gives up. RabbitMQ 4 would do so after 20, a browser's visits included."""
+_PARALLEL = 8
+_YOUNG = 1.5
+"""Seconds. A node that is killed within the first one of a quorum queue loses it (seen on RabbitMQ 3.10, one node)."""
+
+
+class Topology:
+    """Declares and asks. Remembers what it found, so that it asks once."""
+
+    def __init__(self, link: Link, names: Names) -> None:
+        self._link = link
+        self.names = names
+        self.exchanges: set[str] = set()
+        """Known to be there."""
+        self.rungs: set[str] = set()
+        """Delay queues known to be there."""
+        self.young: dict[str, float] = {}
+        """Delay queues just made, and the loop's time at which they would survive a crash of the broker."""
+        self._probed: set[str] = set()
+        """Groups whose ladder was looked through once."""
+
+    def forget(self) -> None:
+        """Something was deleted on the broker: ask again."""
+        self.exchanges.clear()
+        self.rungs.clear()
+
+    async def provision(self, wanted: Collection[Address | Group], how: Provision) -> None:
+        for one in wanted:
+            if isinstance(one, Group) and one.start == "earliest" and not lives_with_consumer(one):
+                raise CapabilityNotSupported(
+                    f"group {one.name}: RabbitMQ keeps nothing for a group that is not there yet, so it cannot start "
+                    "at the earliest message; leave start at 'now'"
+                )
+        if how is Provision.ASSUME or not wanted:
+            return
+        if how is Provision.CREATE:
+            await self._create(wanted)
+        missing = await self._missing(self._to_check(wanted, how))
+        if missing:
+            raise NotProvisioned(f"missing on RabbitMQ: {', '.join(sorted(missing))}")
+
+    def _to_check(self, wanted: Collection[Address | Group], how: Provision) -> dict[tuple[str, str], str]:
+        """(kind, physical name) -> how people call it."""
+        found: dict[tuple[str, str], str] = {}
+        for one in wanted:
+            if isinstance(one, Group):
+                if how is Provision.CREATE or lives_with_consumer(one):
+                    continue
+                for source in one.sources:
+                    name = self.names.exchange(source)
+                    found["exchange", name] = f"{source} (exchange {name})"
+                queues = [("group " + one.name, self.names.queue(one.name)), (str(one.dead), self.names.dead(one.name))]
+                for called, name in queues:
+                    found["queue", name] = f"{called} (queue {name})"
+            elif one.kind in ("topic", "inbox"):
+                if how is Provision.VALIDATE or one.kind == "inbox":
+                    name = self.names.exchange(one)
+                    found["exchange", name] = f"{one} (exchange {name})"
+            elif one.kind in ("retry", "dead") and how is Provision.VALIDATE:
+                name = self.names.dead(one.name) if one.kind == "dead" else self.names.queue(one.name)
+                found["queue", name] = f"{one} (queue {name})"
+        return found
+
+    async def _missing(self, wanted: dict[tuple[str, str], str]) -> list[str]:
+        wire = await self._link.wire()
+        missing = []
+        for (kind, name), called in wanted.items():
+            if kind == "exchange":
+                if not await self._has_exchange(wire, name):
+                    missing.append(called)
+            elif await self._ready(wire, name) is None:
+                missing.append(called)
+        return missing
+
+    async def _create(self, wanted: Collection[Address | Group]) -> None:
+        wire = await self._link.wire()
+        for address in _exchanges_of(wanted):
+            await self._create_exchange(wire, address)
+        async with wire.scratch() as channel:
+            for one in wanted:
+                if isinstance(one, Group):
+                    if not lives_with_consumer(one):
+                        await self._create_group(channel, one.name, one.sources)
+                elif one.kind == "retry":
+                    await self._create_group(channel, one.name, ())
+                elif one.kind == "dead":
+                    await self._declare(channel, self.names.dead(one.name), {})
+
+    async def _create_exchange(self, wire: Wire, address: Address) -> None:
+        name = self.names.exchange(address)
+        # one that exists under its own name is somebody's: of whatever type it is, it is taken as it is
+        if address.physical is not None and await self._has_exchange(wire, name):
+            return
+        async with wire.scratch() as channel:
+            try:
+                await channel.exchange_declare(name, exchange_type="topic", durable=True)
+            except amqp.ChannelPreconditionFailed as error:
+                raise NotProvisioned(
+                    f"exchange {name} exists but not as a durable topic exchange: {error}; delete it, or name it with "
+                    "physical="
+                ) from error
+        self.exchanges.add(name)
+
+    async def _create_group(self, channel: AbstractChannel, group: str, sources: Iterable[Address]) -> None:
+        queue, dead = self.names.queue(group), self.names.dead(group)
+        await self._declare(channel, dead, {})
+        await self._declare(channel, queue, _dead_letters_to(dead))
+        for source in sources:
+            await channel.queue_bind(queue, self.names.exchange(source), routing_key="#")
+
+    async def create_rung(self, group: str, label: str) -> str | None:
+        """The delay queue's name; None if there is no such group."""
+        name = self.names.rung(group, label)
+        if name in self.rungs:
+            return name
+        wire = await self._link.wire()
+        if await self._ready(wire, name) is None:
+            queue = self.names.queue(group)
+            if await self._ready(wire, queue) is None:
+                return None
+            async with wire.scratch() as channel:
+                await self._declare(channel, name, _dead_letters_to(queue))
+            self.young[name] = asyncio.get_running_loop().time() + _YOUNG
+        self.rungs.add(name)
+        return name
+
+    async def _declare(self, channel: AbstractChannel, queue: str, arguments: dict[str, Any]) -> None:
+        try:
+            await channel.queue_declare(
+                queue,
+                durable=True,
+                arguments={"x-queue-type": "quorum", "x-delivery-limit": _NO_LIMIT, **arguments},
+            )
+        except amqp.ChannelPreconditionFailed as error:
+            raise NotProvisioned(
+                f"queue {queue} exists with other settings than eventkit's: {error}; RabbitMQ cannot change them: "
+                "let the queue run empty, delete it and start again"
+            ) from error
+
+    async def has_exchange(self, name: str) -> bool:
+        """Is it there? Asked once for each that is."""
+        return name in self.exchanges or await self._has_exchange(await self._link.wire(), name)
+
+    async def _has_exchange(self, wire: Wire, name: str) -> bool:
+        try:
+            async with wire.scratch() as channel:
+                await channel.exchange_declare(name, passive=True)
+        except amqp.ChannelNotFoundEntity:
+            self.exchanges.discard(name)
+            return False
+        except amqp.ChannelAccessRefused:
+            pass  # not even allowed to look: whether we may publish, the publish tells
+        self.exchanges.add(name)
+        return True
+
+    async def _ready(self, wire: Wire, queue: str) -> int | None:
+        """How many wait there; None: no such queue."""
+        try:
+            async with wire.scratch() as channel:
+                return (await channel.queue_declare(queue, passive=True)).message_count or 0
+        except amqp.ChannelNotFoundEntity:
+            return None
+
+    async def ready(self, queue: str) -> int | None:
+        return await self._ready(await self._link.wire(), queue)
+
+    async def delayed(self, group: str) -> int:
+        """How many wait in the group's ladder.
+
+        Rungs that others make later are known to this process when it needs them too: they are looked for only once,
+        because the broker logs an error for each queue that is asked for and not there.
+        """
+        wire = await self._link.wire()
+        names = [self.names.rung(group, label) for label in RUNGS]
+        if group in self._probed:
+            names = [name for name in names if name in self.rungs]
+        limit = asyncio.Semaphore(_PARALLEL)
+
+        async def count(name: str) -> int:
+            async with limit:
+                waiting = await self._ready(wire, name)
+            if waiting is None:
+                self.rungs.discard(name)
+                return 0
+            self.rungs.add(name)
+            return waiting
+
+        total = sum(await asyncio.gather(*map(count, names)))
+        self._probed.add(group)
+        return total
+
+
+def _exchanges_of(wanted: Collection[Address | Group]) -> Iterable[Address]:
+    seen: dict[Address, None] = {}
+    for one in wanted:
+        if isinstance(one, Group):
+            if not lives_with_consumer(one):
+                seen.update(dict.fromkeys(one.sources))
+        elif one.kind == "topic":
+            seen[one] = None
+    return seen
+
+
+def _dead_letters_to(queue: str) -> dict[str, Any]:
+    # at-least-once needs reject-publish; the default strategy loses messages when a node dies
+    return {
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": queue,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }

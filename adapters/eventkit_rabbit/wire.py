@@ -1,0 +1,163 @@
+"""One connection, from its handshake to its loss."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import aiormq
+from aiormq import exceptions as amqp
+from aiormq.abc import AbstractChannel
+from aiormq.connection import TransportFactory
+from yarl import URL
+
+from eventkit_rabbit.frames import ChannelOwner, Frames
+from eventkit_rabbit.target import Target
+
+_CONNECT = 10.0
+"""Seconds for one attempt to connect."""
+_CALL = 10.0
+"""Seconds for one question to the broker."""
+
+
+class _Made(TransportFactory):
+    """Gives aiormq a transport that is there already."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._made = reader, writer
+
+    async def create(self, url: URL, **_: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return self._made
+
+
+class Wire:
+    """One connection, from its handshake to its loss."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[Exception] = loop.create_future()
+        self.frames = Frames(loop, self._end)
+        self.connection: aiormq.Connection
+        self._writer: asyncio.StreamWriter
+        self._out: list[bytes] = []
+        self._loop = loop
+
+    @classmethod
+    async def open(cls, to: Target, purpose: str) -> Wire:
+        """The client's own error, or TimeoutError. On failure nothing is left open."""
+        wire = cls()
+        async with asyncio.timeout(_CONNECT):
+            await wire._connect(to, purpose)
+        return wire
+
+    async def _connect(self, to: Target, purpose: str) -> None:
+        loop = self._loop
+        protocol = asyncio.StreamReaderProtocol(self.frames, loop=loop)
+        transport, _ = await loop.create_connection(
+            lambda: protocol,
+            to.host,
+            to.port,
+            ssl=to.context,
+            server_hostname=to.host if to.context is not None else None,
+        )
+        self._writer = asyncio.StreamWriter(transport, protocol, self.frames, loop)
+        self.connection = aiormq.Connection(
+            to.url,
+            transport_factory=_Made(self.frames, self._writer),
+            client_properties={"connection_name": f"{to.client} ({purpose})"},
+        )
+        try:
+            await self.connection.connect()
+        except amqp.InvalidFrameError as error:
+            transport.abort()
+            # that is how aiormq takes a refusal that it did not expect here, such as a virtual host that is not there
+            raise self.frames.refused or error from error
+        except BaseException:
+            transport.abort()
+            raise
+        self.frames.take_over()
+        self.connection.closing.add_done_callback(lambda _: self._end(None))
+
+    @property
+    def frame_max(self) -> int:
+        """In bytes."""
+        return self.connection.connection_tune.frame_max or 131_072
+
+    @property
+    def version(self) -> str:
+        """The broker's."""
+        said = self.connection.server_properties.get("version", "")
+        return said if isinstance(said, str) else ""
+
+    def write(self, *parts: bytes) -> None:
+        """Sent at the end of this turn of the event loop, together with all else that was written in it."""
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out += parts
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if out and not self.lost.done():
+            self._writer.write(b"".join(out))
+
+    async def drain(self) -> None:
+        """Returns when the network has taken most of what was written."""
+        self._flush()
+        with suppress(ConnectionError):
+            await self._writer.drain()
+
+    async def channel(self, owner: ChannelOwner | None = None, *, confirms: bool = False) -> AbstractChannel:
+        """A new channel. What arrives on it goes to its owner, who is told of its end unless `disown` was called."""
+        async with asyncio.timeout(_CALL):
+            channel = await self.connection.channel(publisher_confirms=confirms)
+        if self.lost.done():
+            raise self.lost.result()
+        if owner is not None:
+            self.frames.owners[channel.number] = owner
+        return channel
+
+    def disown(self, channel: AbstractChannel) -> None:
+        self.frames.owners.pop(channel.number, None)
+
+    async def close_channel(self, channel: AbstractChannel) -> None:
+        """Close it in time, whatever state it is in. What is unsettled on it goes back to its queue."""
+        self.disown(channel)
+        self._flush()
+        if self.lost.done() or channel.is_closed:
+            return
+        with suppress(Exception):
+            async with asyncio.timeout(_CALL):
+                await channel.close()
+
+    @asynccontextmanager
+    async def scratch(self) -> AsyncIterator[AbstractChannel]:
+        """A channel for a few questions. One that the broker answers with an error is closed by that."""
+        channel = await self.channel()
+        try:
+            async with asyncio.timeout(_CALL):
+                yield channel
+        finally:
+            await self.close_channel(channel)
+
+    async def close(self, timeout: float) -> None:
+        self._flush()
+        with suppress(Exception):
+            async with asyncio.timeout(timeout):
+                await self.connection.close()
+        self._writer.transport.abort()
+        self._end(None)
+
+    def _end(self, error: Exception | None) -> None:
+        if self.lost.done():
+            return
+        reason = error or amqp.AMQPConnectionError("the connection was closed")
+        self.lost.set_result(reason)
+        owners, self.frames.owners = self.frames.owners, {}
+        for owner in owners.values():
+            owner.closed(reason)
+
+
+async def unused(_: object) -> None:
+    """A consumer's callback for aiormq, which never sees a delivery (`frames`)."""

@@ -1,0 +1,889 @@
+"""What is peculiar to RabbitMQ, at the level of the port."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import aiormq
+import pytest
+from aiormq.exceptions import AMQPConnectionError, ProbableAuthenticationError
+from pamqp.commands import Basic
+from pydantic import SecretStr
+
+from eventkit import headers as h
+from eventkit.adapter import (
+    DONE,
+    RELEASE,
+    Address,
+    Connection,
+    Consumer,
+    Delivery,
+    Group,
+    Message,
+    Move,
+    Provision,
+    Settlement,
+)
+from eventkit.errors import CapabilityNotSupported, InvalidMessage, MessageTooLarge, NoOwner, NotProvisioned
+from eventkit.testing.brokers import Broker, BrokerUnavailable, provide
+from eventkit_rabbit import RabbitAdapter, RabbitSettings, decode, delay, encode, properties, write
+from eventkit_rabbit.tags import Tags
+
+TOPIC, INBOX = Address("topic", "orders"), Address("inbox", "shipping")
+GROUP = Group("shipping", (TOPIC, INBOX))
+
+
+class Inbox:
+    """A core that settles as it is told."""
+
+    def __init__(self, how: Callable[[Delivery], Settlement | None] = lambda _: DONE) -> None:
+        self.how = how
+        self.got: list[Delivery] = []
+        self.failed: list[tuple[Delivery, Exception]] = []
+        self.open: set[int] = set()
+        self.most = 0
+        self.consumer: Consumer
+
+    async def deliveries(self, batch: Any) -> None:
+        for delivery in batch:
+            self.got.append(delivery)
+            self.open.add(id(delivery))
+            self.most = max(self.most, len(self.open))
+        for delivery in batch:
+            how = self.how(delivery)
+            if how is not None:
+                self.settle(delivery, how)
+
+    def settle(self, delivery: Delivery, how: Settlement = DONE) -> None:
+        self.open.discard(id(delivery))
+        self.consumer.settle(delivery, how)
+
+    async def revoked(self, belongs: object, needed: object) -> None: ...
+
+    def unsettled(self, delivery: Delivery, how: Settlement, error: Exception) -> None:
+        self.failed.append((delivery, error))
+
+    @property
+    def ids(self) -> list[str]:
+        return [delivery.message.headers.get(h.ID, "") for delivery in self.got]
+
+
+class World:
+    """Adapters on one namespace, and the means to clean up."""
+
+    def __init__(self, url: str, settings: RabbitSettings | None = None) -> None:
+        self.url = url
+        self.namespace = f"t{uuid.uuid4().hex[:10]}"
+        self.settings = settings
+        self.adapters: list[RabbitAdapter] = []
+        self.groups: set[str] = set()
+
+    async def adapter(self) -> RabbitAdapter:
+        adapter = RabbitAdapter(Connection(SecretStr(self.url), self.namespace, "test", self.settings))
+        await adapter.start(10)
+        self.adapters.append(adapter)
+        return adapter
+
+    async def provisioned(self, *groups: Group) -> RabbitAdapter:
+        adapter = await self.adapter()
+        self.groups |= {group.name for group in groups}
+        await adapter.provision(groups or (GROUP,), Provision.CREATE)
+        return adapter
+
+    async def consume(self, adapter: RabbitAdapter, inbox: Inbox, group: Group = GROUP, in_flight: int = 200) -> Inbox:
+        inbox.consumer = await adapter.consume(group, inbox, in_flight=in_flight)
+        return inbox
+
+    async def clean(self) -> None:
+        connection = await aiormq.connect(self.url)
+        try:
+            for group in self.groups | {GROUP.name}:
+                name = f"{self.namespace}.{group}"
+                for queue in (name, f"{name}.dead", *(f"{name}.retry:{label}" for label in delay.RUNGS)):
+                    channel = await connection.channel()
+                    await channel.queue_delete(queue)
+                    await channel.close()
+            for exchange in ("orders", "shipping.inbox", "other"):
+                channel = await connection.channel()
+                await channel.exchange_delete(f"{self.namespace}.{exchange}")
+                await channel.close()
+        finally:
+            await connection.close()
+
+
+@asynccontextmanager
+async def world(url: str, settings: RabbitSettings | None = None) -> AsyncIterator[World]:
+    made = World(url, settings)
+    try:
+        yield made
+    finally:
+        for adapter in made.adapters:
+            await adapter.stop(5)
+        await made.clean()
+
+
+def message(address: Address, id: object = 0, *, body: bytes | None = b"{}", **more: Any) -> Message:
+    due = more.pop("due", None)
+    headers = {h.ID: str(id), h.TYPE: "OrderPlaced", h.MESSAGE_ID: f"m-{id}", h.CONTENT_TYPE: "application/json"}
+    return Message(address, "OrderPlaced", None, {**headers, **more.pop("headers", {})}, body, due)
+
+
+def soon(**delay: float) -> datetime:
+    return datetime.now(UTC) + timedelta(**delay)
+
+
+async def until(what: Callable[[], object], seconds: float = 8) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > end:
+            raise AssertionError("did not come about")
+        await asyncio.sleep(0.005)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 50))
+
+
+@pytest.fixture
+def url(broker: Callable[[str], Broker]) -> str:
+    return broker("rabbit").url
+
+
+@pytest.fixture(scope="module")
+def own() -> Any:
+    """A broker that may be killed."""
+    try:
+        server = provide("rabbit", settings={"channel_max": "2047", "max_message_size": "100000"})
+    except BrokerUnavailable as error:
+        pytest.skip(str(error))
+    with server:
+        yield server
+
+
+# --- pure ---
+
+
+def test_codec_round_trip() -> None:
+    headers = {
+        h.TYPE: "Ä",
+        h.ID: "1",
+        h.CORRELATION_ID: "c",
+        h.MESSAGE_ID: "x" * 300,
+        h.REPLY_TO: "r",
+        h.CONTENT_TYPE: "application/json",
+        "żółć": "👋 \x7f",
+        "empty": "",
+        "CC": "not a list",
+        "x-death": "mine",
+        "x-mine": "y",
+    }
+    header = b"\0" * 12 + encode.encode(Message(TOPIC, "Ä", "k", headers, b""))
+    decoded = decode.decode(header)
+    assert decoded.headers == {**headers, h.PARTITION_KEY: "k"}
+    assert decoded.type == "Ä"
+    assert decoded.returns == 0
+    assert decode.decode(b"\0" * 12 + encode.encode(Message(TOPIC, "", None, {}, None))).tombstone
+
+
+def test_codec_reads_what_pamqp_writes_and_the_reverse() -> None:
+    foreign: Any = {
+        "text": "a", "whole": 7, "big": 2**40, "broken": 1.5, "yes": True, "null": None, "list": [1], "table": {"a": 1},
+        "raw": bytearray(b"\xff"), "utf8": bytearray(b"ok"), "time": datetime.now(UTC), "x-delivery-count": 3,
+        "x-death": [{"queue": "q"}],
+    }  # fmt: skip
+    decoded = decode.decode(b"\0" * 12 + Basic.Properties(headers=foreign, message_type="T", app_id="a").marshal())
+    assert decoded.headers == {
+        "text": "a", "whole": "7", "big": str(2**40), "broken": "1.5", "yes": "true", "utf8": "ok"
+    }  # fmt: skip
+    assert (decoded.type, decoded.returns) == ("T", 3)
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 3))
+def test_codec_never_fails(cut: int) -> None:
+    whole = b"\0" * 12 + encode.encode(message(TOPIC))
+    decode.decode(whole[:cut])
+    decode.decode(whole[:14] + bytes(range(cut, 256)))
+
+
+def test_codec_refuses_what_amqp_cannot_carry() -> None:
+    with pytest.raises(InvalidMessage):
+        encode.encode(message(TOPIC, headers={"n" * 256: ""}))
+    with pytest.raises(InvalidMessage):
+        encode.encode(message(TOPIC, headers={"a": "\ud800"}))
+
+
+def test_delay_ladder() -> None:
+    lengths = [length for _, length in delay._LADDER]
+    assert all(1.2 < after / before <= 2 for before, after in pairwise(lengths))
+    assert delay.rung(1) == "250ms"
+    assert delay.rung(1000) == "1s"
+    assert delay.rung(1001) == "2s"
+    assert delay.rung(10**12) == "24h"
+    assert delay.milliseconds(datetime.fromtimestamp(10.0004, UTC), 9.0) == 1001
+    assert delay.milliseconds(datetime.fromtimestamp(9, UTC), 9.5) == 0
+
+
+def test_tags_acknowledge_in_few_frames() -> None:
+    tags = Tags()
+    for tag in range(1, 11):
+        tags.arrived(tag)
+    for tag in (1, 2, 4, 5):
+        tags.done(tag)
+    assert tags.write(7) == [write.ack(7, 2, True), write.ack(7, 4, False), write.ack(7, 5, False)]
+    assert not tags.holds(4)
+    assert tags.holds(3)
+    tags.done(3)
+    assert tags.write(7) == [write.ack(7, 3, True)]
+    tags.done(6)
+    tags.release(7)
+    tags.done(8)
+    assert tags.write(7) == [write.nack(7, 7), write.ack(7, 8, True)]
+    tags.begin(9)
+    assert not tags.holds(9)
+    tags.abandon(9)
+    assert tags.holds(9)
+
+
+def test_settings_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTKIT_RABBIT__CREDENTIALS__USERNAME", "u")
+    monkeypatch.setenv("EVENTKIT_RABBIT__CREDENTIALS__PASSWORD", "p@ss/word")
+    monkeypatch.setenv("EVENTKIT_RABBIT__HEARTBEAT", "PT30S")
+    adapter = RabbitAdapter(Connection(SecretStr("amqps://a:b@host/v"), "", "me"))
+    target = adapter._target
+    assert (target.url.user, target.url.password, target.url.port) == ("u", "p@ss/word", 5671)
+    assert target.url.query["heartbeat"] == "30"
+    assert target.context is not None
+    assert "p@ss" not in str(target)
+
+
+# --- messages ---
+
+
+@pytest.mark.parametrize("body", [b"{}", b"", None, bytes(range(256)) * 4, b"x" * 400_000], ids=str)
+def test_round_trip(url: str, body: bytes | None) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox())
+            sent = message(TOPIC, 1, body=body, headers={"żółć": "👋", "empty": "", "CC": "x", h.PARTITION_KEY: "k"})
+            assert await adapter.publish([sent._replace(key="k")]) == [None]
+            await until(lambda: inbox.got)
+            assert inbox.got[0].message == sent._replace(key="k", headers=inbox.got[0].message.headers)
+            assert dict(inbox.got[0].message.headers) == dict(sent.headers)
+            assert inbox.got[0].deliveries == 1
+
+    run(work())
+
+
+def test_foreign_messages_never_stop_the_consumer(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox())
+            connection = await aiormq.connect(url)
+            channel = await connection.channel()
+            exchange = f"{w.namespace}.orders"
+            for properties in (
+                Basic.Properties(),
+                Basic.Properties(message_type="Foreign", headers={"n": 1, "null": None, "t": {"a": 1}}),
+            ):
+                await channel.basic_publish(b"\xff", exchange=exchange, routing_key="any", properties=properties)
+            # a type in Latin-1 and a time in nanoseconds: they kill aiormq's own reader, and again after each reconnect
+            poison = b"\x00\x60" + (1_700_000_000_000_000_000).to_bytes(8, "big") + b"\x02\xe9\xff"
+            plain = await connection.channel(publisher_confirms=False)
+            raw = write.publish(plain.number, exchange, "", False)
+            raw += b"".join(write.content(plain.number, poison, b"{}", 131_072))
+            await channel.write_queue.put(aiormq.abc.ChannelFrame(raw, False))
+            await until(lambda: len(inbox.got) == 3)
+            await channel.basic_publish(b"last", exchange=exchange)
+            await until(lambda: len(inbox.got) == 4)
+            assert inbox.got[1].message.type == "Foreign"
+            assert inbox.got[1].message.headers["n"] == "1"
+            assert inbox.got[2].message.body == b"{}"
+            assert inbox.got[3].message.body == b"last"
+            assert len({delivery.position for delivery in inbox.got}) == 4
+            assert inbox.consumer.error is None
+            await connection.close()
+
+    run(work())
+
+
+def test_sources_are_told_apart(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            physical = Address("topic", "legacy", f"{w.namespace}.other")
+            group = Group("shipping", (TOPIC, INBOX, physical))
+            adapter = await w.provisioned(group)
+            inbox = await w.consume(adapter, Inbox(), group)
+            wanted = [TOPIC, INBOX, physical, group.retry]
+            await adapter.publish([message(address, i) for i, address in enumerate(wanted)])
+            await adapter.publish([message(group.retry, 9, due=soon(milliseconds=50))])
+            await until(lambda: len(inbox.got) == 5)
+            assert sorted(d.message.address for d in inbox.got) == sorted([*wanted, group.retry])
+            assert not any(name.startswith("x-") for d in inbox.got for name in d.message.headers)
+
+    run(work())
+
+
+def test_answers_are_per_message(url: str) -> None:
+    async def work() -> None:
+        settings = RabbitSettings(max_message_bytes=1000)
+        async with world(url, settings) as w:
+            adapter = await w.provisioned()
+            nobody = "nobody"
+            answers = await adapter.publish([
+                message(TOPIC),
+                message(Address("topic", "missing")),
+                message(Address("inbox", nobody)),
+                message(Address("retry", nobody)),
+                message(Address("retry", nobody), due=soon(seconds=5)),
+                message(Address("dead", nobody)),
+                message(TOPIC, body=b"x" * 1001),
+                message(TOPIC, headers={"big": "x" * 140_000}),
+                message(TOPIC, headers={"n" * 300: ""}),
+                message(INBOX),
+            ])  # fmt: skip
+            kinds = [type(answer) for answer in answers]
+            assert kinds == [
+                type(None), NotProvisioned, NoOwner, NotProvisioned, NotProvisioned, NotProvisioned,
+                MessageTooLarge, MessageTooLarge, InvalidMessage, type(None),
+            ]  # fmt: skip
+
+    run(work())
+
+
+def test_an_inbox_whose_queue_is_gone_has_no_owner(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            connection = await aiormq.connect(url)
+            channel = await connection.channel()
+            await channel.queue_delete(f"{w.namespace}.shipping")
+            await connection.close()
+            batch = [message(INBOX, 1), message(TOPIC, 2), message(INBOX, 1), message(GROUP.retry, 3)]
+            answers = await adapter.publish(batch)
+            assert [type(one) for one in answers] == [NoOwner, type(None), NoOwner, NotProvisioned]
+
+    run(work())
+
+
+def test_a_topic_that_an_earlier_release_subscribed_to(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            other = Address("topic", "other")
+            adapter = await w.provisioned(Group("shipping", (TOPIC, other)))
+            inbox = await w.consume(adapter, Inbox())
+            assert await adapter.publish([message(other, 1)]) == [None]
+            await until(lambda: inbox.got)
+            assert inbox.got[0].message.address == other
+
+    run(work())
+
+
+def test_a_refusal_closes_the_channel_but_harms_no_other(own: Broker, url: str) -> None:
+    async def work(url: str) -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            await adapter.provision([Address("topic", "other")], Provision.CREATE)
+            inbox = await w.consume(adapter, Inbox())
+            connection = await aiormq.connect(url)
+            channel = await connection.channel()
+            await channel.exchange_delete(f"{w.namespace}.other")
+            await connection.close()
+            # it was there a moment ago, and the broker takes less than its version's default
+            batch = [message(TOPIC, i) for i in range(300)]
+            batch[100] = message(Address("topic", "other"))
+            batch[200] = message(TOPIC, body=b"x" * 200_000)
+            answers = list(await adapter.publish(batch))
+            assert isinstance(answers[100], NotProvisioned)
+            if w.url == own.url:
+                assert isinstance(answers[200], MessageTooLarge)
+                assert answers[200].limit == 100_000
+            answers[100] = answers[200] = None
+            assert answers == [None] * 300
+            await until(lambda: {str(i) for i in range(300)} - {"100", "200"} <= set(inbox.ids))
+            assert await adapter.publish([message(TOPIC)]) == [None]
+
+    run(work(own.url))
+    run(work(url))
+
+
+def test_order_of_a_call_and_between_calls(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox(), in_flight=1000)
+            calls = [[message(TOPIC, 10_000 * c + i) for i in range(size)] for c, size in enumerate((700, 1, 30, 1200))]
+            await asyncio.gather(*(adapter.publish(call) for call in calls))
+            await until(lambda: len(inbox.got) == 1931)
+            assert inbox.ids == [one.headers[h.ID] for call in calls for one in call]
+
+    run(work())
+
+
+# --- groups ---
+
+
+def test_groups_start_now_and_each_get_all(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            audit = Group("audit", (TOPIC,))
+            adapter = await w.provisioned(GROUP, audit)
+            await adapter.publish([message(TOPIC, i) for i in range(10)])
+            first = await w.consume(adapter, Inbox())
+            second = await w.consume(adapter, Inbox(), audit)
+            other = await w.consume(await w.adapter(), Inbox())
+            await until(lambda: len(first.got) + len(other.got) == 10 and len(second.got) == 10)
+            for start in range(0, 400, 100):
+                await adapter.publish([message(TOPIC, i) for i in range(start, start + 100)])
+            await until(lambda: len(first.got) + len(other.got) == 410)
+            assert first.got
+            assert len(other.got) > 10
+            with pytest.raises(CapabilityNotSupported):
+                await adapter.provision([Group("early", (TOPIC,), "earliest")], Provision.CREATE)
+
+    run(work())
+
+
+def test_provisioning(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapters = [await w.adapter() for _ in range(3)]
+            first = adapters[0]
+            with pytest.raises(NotProvisioned, match=r"topic:orders.*"):
+                await first.provision([GROUP, Address("topic", "other")], Provision.VALIDATE)
+            with pytest.raises(NotProvisioned, match="inbox:shipping"):
+                await first.provision([INBOX], Provision.CREATE)
+            await first.provision([GROUP], Provision.ASSUME)
+            with pytest.raises(NotProvisioned):
+                await first.consume(GROUP, Inbox(), in_flight=1)
+            await asyncio.gather(*(adapters[i % 3].provision([GROUP], Provision.CREATE) for i in range(10)))
+            for how in Provision:
+                await first.provision([GROUP, INBOX, TOPIC], how)
+
+    run(work())
+
+
+def test_done_stays_done_and_unsettled_comes_back_in_order(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox(lambda d: DONE if int(d.message.headers[h.ID]) % 3 else None))
+            await adapter.publish([message(TOPIC, i) for i in range(150)])
+            await until(lambda: len(inbox.got) == 150)
+            await inbox.consumer.stop(5)
+            inbox.settle(inbox.got[0])  # stale: nothing happens
+            again = await w.consume(adapter, Inbox())
+            await until(lambda: len(again.got) == 50)
+            assert again.ids == [str(i) for i in range(0, 150, 3)]
+            assert {d.deliveries for d in again.got} == {2}
+            assert [d.position for d in again.got] == [d.position for d in inbox.got if d.deliveries and d.position in
+                                                      {x.position for x in again.got}]  # fmt: skip
+            await again.consumer.stop(5)
+            last = await w.consume(adapter, Inbox())
+            await adapter.publish([message(TOPIC, "end")])
+            await until(lambda: last.got)
+            assert last.ids == ["end"]
+
+    run(work())
+
+
+def test_release_comes_back_and_settling_twice_is_harmless(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox(lambda d: RELEASE if d.deliveries == 1 else DONE))
+            await adapter.publish([message(TOPIC, i) for i in range(20)])
+            await until(lambda: len(inbox.got) == 40)
+            for delivery in inbox.got:
+                inbox.settle(delivery, DONE)
+                inbox.settle(delivery, RELEASE)
+                inbox.settle(delivery, Move(message(GROUP.dead)))
+            await adapter.publish([message(TOPIC, "end")])
+            await until(lambda: inbox.ids[-2:] == ["end", "end"])
+            assert len(inbox.got) == 42
+            assert inbox.consumer.error is None
+            assert not inbox.failed
+            assert (await adapter.measure(GROUP)).dead == 0
+
+    run(work())
+
+
+@pytest.mark.parametrize("in_flight", [1, 7, 100])
+def test_in_flight_is_never_exceeded(url: str, in_flight: int) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = Inbox(lambda _: None)
+            await w.consume(adapter, inbox, in_flight=in_flight)
+            await adapter.publish([message(TOPIC, i) for i in range(200)])
+            done = 0
+            while done < 200:
+                await until(lambda done=done: len(inbox.got) > done)
+                inbox.settle(inbox.got[done])
+                done += 1
+            assert min(in_flight, 7) <= inbox.most <= in_flight
+
+    run(work())
+
+
+def test_pause_and_resume(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox(lambda _: None))
+            other = await w.consume(await w.adapter(), Inbox())
+            await adapter.publish([message(TOPIC, i) for i in range(20)])
+            await until(lambda: len(inbox.got) + len(other.got) == 20)
+            held = len(inbox.got)
+            assert held
+            inbox.consumer.pause()
+            await asyncio.sleep(0.1)
+            await adapter.publish([message(TOPIC, i) for i in range(20, 40)])
+            await until(lambda: len(other.got) == 40 - held)
+            for delivery in inbox.got:
+                inbox.settle(delivery)
+            await other.consumer.stop(5)
+            await adapter.publish([message(TOPIC, i) for i in range(40, 60)])
+            await asyncio.sleep(0.1)
+            assert len(inbox.got) == held
+            inbox.consumer.resume()
+            await until(lambda: len(inbox.got) == held + 20)
+
+    run(work())
+
+
+# --- retry and dead letters ---
+
+
+def test_retry_is_on_time_and_blocks_nobody(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            arrived: dict[str, float] = {}
+
+            def how(delivery: Delivery) -> Settlement:
+                body = delivery.message
+                if delivery.message.address == TOPIC and body.headers[h.ID].startswith("late"):
+                    return Move(body._replace(address=GROUP.retry, due=soon(hours=1)))
+                if delivery.message.address == TOPIC and body.headers[h.ID].startswith("soon"):
+                    return Move(body._replace(address=GROUP.retry, due=soon(seconds=0.4)))
+                arrived[body.headers[h.ID]] = time.monotonic()
+                return DONE
+
+            inbox = await w.consume(adapter, Inbox(how))
+            await adapter.publish([message(TOPIC, f"late-{i}") for i in range(2000)])
+            start = time.monotonic()
+            await adapter.publish([message(TOPIC, f"soon-{i}") for i in range(10)])
+            await adapter.publish([message(TOPIC, i) for i in range(100)])
+            await until(lambda: len(arrived) == 110)
+            assert all(0.4 < arrived[f"soon-{i}"] - start < 3 for i in range(10))
+            assert not inbox.failed
+            backlog = await adapter.measure(GROUP)
+            assert (backlog.ready, backlog.delayed, backlog.dead) == (0, 2000, 0)
+
+    run(work())
+
+
+@pytest.mark.parametrize("due", [None, timedelta(), timedelta(hours=-1)], ids=str)
+def test_zero_delay_is_at_once(url: str, due: timedelta | None) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox())
+            when = None if due is None else datetime.now(UTC) + due
+            assert await adapter.publish([message(GROUP.retry, due=when)]) == [None]
+            await until(lambda: inbox.got, 1)
+            assert (await adapter.measure(GROUP)).delayed == 0
+
+    run(work())
+
+
+def test_a_delay_longer_than_the_ladder_hops(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delay, "_LENGTHS", (250,))
+    monkeypatch.setattr(delay, "RUNGS", ("250ms",))
+    monkeypatch.setattr(delay, "LONGEST", 250)
+
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox())
+            start = time.monotonic()
+            await adapter.publish([message(GROUP.retry, 1, due=soon(seconds=0.8))])
+            await until(lambda: inbox.got)
+            assert time.monotonic() - start > 0.78
+            assert properties.UNTIL not in inbox.got[0].message.headers
+
+    run(work())
+
+
+def test_delayed_messages_survive_a_deleted_rung(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox())
+            assert await adapter.publish([message(GROUP.retry, 1, due=soon(seconds=0.2))]) == [None]
+            await until(lambda: inbox.got)
+            connection = await aiormq.connect(url)
+            channel = await connection.channel()
+            await channel.queue_delete(f"{w.namespace}.shipping.retry:250ms")
+            await connection.close()
+            answers = await adapter.publish([message(GROUP.retry, 2, due=soon(seconds=0.2))])
+            assert isinstance(answers[0], NotProvisioned)
+            assert await adapter.publish([message(GROUP.retry, 2, due=soon(seconds=0.2))]) == [None]
+            await until(lambda: len(inbox.got) == 2)
+
+    run(work())
+
+
+def test_a_failed_move_keeps_the_delivery(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox(lambda d: Move(message(Address("dead", "nobody")))))
+            await adapter.publish([message(TOPIC, i) for i in range(3)])
+            await until(lambda: len(inbox.failed) == 3)
+            assert isinstance(inbox.failed[0][1], NotProvisioned)
+            inbox.how = lambda _: DONE
+            for delivery, _ in inbox.failed:
+                inbox.settle(delivery)
+            await inbox.consumer.stop(5)
+            assert (await adapter.measure(GROUP)).ready == 0
+
+    run(work())
+
+
+def test_browsing_changes_nothing_and_remove_takes_one(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            other = await w.adapter()
+            inbox = await w.consume(adapter, Inbox(lambda d: Move(d.message._replace(address=GROUP.dead))))
+            await adapter.publish([message(TOPIC, i) for i in range(60)])
+            await until(lambda: len(inbox.got) == 60)
+            await inbox.consumer.stop(5)
+            assert (await adapter.measure(GROUP)).dead == 60
+            for one in (adapter, other) * 3:
+                found = [delivery async for delivery in one.browse(GROUP.dead)]
+                assert [d.message.headers[h.ID] for d in found] == [str(i) for i in range(60)]
+            assert {d.message.address for d in found} == {GROUP.dead}
+            async for delivery in adapter.browse(GROUP.dead):
+                if delivery.message.headers[h.ID] in {"7", "50"}:
+                    assert await adapter.remove([delivery]) == [None]
+            assert await other.remove([found[7], found[9], found[9]]) == [None] * 3
+            left = [d.message.headers[h.ID] async for d in adapter.browse(GROUP.dead)]
+            assert left == [str(i) for i in range(60) if i not in {7, 9, 50}]
+            both = await asyncio.gather(*(_count(one, GROUP.dead) for one in (adapter, other, adapter)))
+            assert both == [57, 57, 57]
+            async for _ in other.browse(GROUP.dead):
+                break
+            await until(lambda: True)
+            assert await _count(adapter, GROUP.dead) == 57
+
+    run(work())
+
+
+async def _count(adapter: RabbitAdapter, address: Address) -> int:
+    return len([delivery async for delivery in adapter.browse(address)])
+
+
+# --- requests ---
+
+
+def test_requests_and_replies(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            service = await w.provisioned()
+            client = await w.adapter()
+            mine = Address("reply", "client.1")
+
+            async def answer(batch: Any) -> None:
+                names = [d.message.headers[h.REPLY_TO] for d in batch]
+                replies = [message(Address("reply", name), d.message.headers[h.ID]) for name, d in zip(names, batch)]  # noqa: B905
+                assert set(await service.publish(replies)) == {None}
+                for delivery in batch:
+                    handler.settle(delivery)
+
+            handler = Inbox()
+            handler.deliveries = answer  # type: ignore[method-assign]
+            await w.consume(service, handler)
+            replies = await w.consume(client, Inbox(), Group("client", (mine,)))
+            took = []
+            for i in range(50):
+                start = time.monotonic()
+                assert await client.publish([message(INBOX, i, headers={h.REPLY_TO: mine.name})]) == [None]
+                await until(lambda i=i: len(replies.got) > i)
+                took.append(time.monotonic() - start)
+            assert replies.ids == [str(i) for i in range(50)]
+            assert {d.message.address for d in replies.got} == {mine}
+            assert sorted(took)[25] < 0.05
+            delayed = message(GROUP.retry, 99, headers={h.REPLY_TO: mine.name}, due=soon(seconds=0.1))
+            assert await client.publish([delayed]) == [None]
+            await until(lambda: len(replies.got) == 51)
+            gone = handler.got[0].message.headers[h.REPLY_TO] if handler.got else "amq.rabbitmq.reply-to.nobody"
+            await replies.consumer.stop(5)
+            answers = await service.publish([message(Address("reply", gone)), message(Address("reply", "x.1"))])
+            assert answers == [None, None]
+
+    run(work())
+
+
+# --- faults ---
+
+
+async def _silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+    await reader.read()
+    writer.close()
+
+
+def test_start_fails_in_time_and_leaves_nothing_open(url: str, recwarn: pytest.WarningsRecorder) -> None:
+    async def work() -> None:
+        parts = url.partition("@")[2]
+        for bad, error in (
+            (f"amqp://guest:wrong@{parts}", ProbableAuthenticationError),
+            ("amqp://guest:guest@127.0.0.1:1/", OSError),
+            (f"amqp://guest:guest@{parts}nowhere", AMQPConnectionError),
+        ):
+            adapter = RabbitAdapter(Connection(SecretStr(bad), "", "me"))
+            start = time.monotonic()
+            with pytest.raises(error):
+                await adapter.start(5)
+            assert time.monotonic() - start < 2
+            await adapter.stop(1)
+        server = await asyncio.start_server(_silent, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        adapter = RabbitAdapter(Connection(SecretStr(f"amqp://127.0.0.1:{port}/"), "", "me"))
+        with pytest.raises(TimeoutError):
+            await adapter.start(0.3)
+        server.close()
+
+    run(work())
+    assert not [str(w.message) for w in recwarn if "nclosed" in str(w.message)]
+
+
+def test_start_stop_start(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            for _ in range(3):
+                await adapter.stop(5)
+                await adapter.stop(5)
+                await adapter.start(5)
+                assert await adapter.publish([message(TOPIC)]) == [None]
+                await adapter.provision([GROUP], Provision.CREATE)
+
+    run(work())
+
+
+def test_a_deleted_queue_turns_red_and_is_made_again(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox())
+            connection = await aiormq.connect(url)
+            channel = await connection.channel()
+            await channel.queue_delete(f"{w.namespace}.shipping")
+            await until(lambda: inbox.consumer.error is not None)
+            await until(lambda: inbox.consumer.error is None)
+            await connection.close()
+            assert await adapter.publish([message(TOPIC, 1), message(INBOX, 2)]) == [None, None]
+            await until(lambda: len(inbox.got) == 2)
+
+    with caplog.at_level(logging.INFO, "eventkit.rabbit"):
+        run(work())
+    assert [r.levelname for r in caplog.records if r.name == "eventkit.rabbit"] == ["WARNING", "INFO"]
+    assert not [r for r in caplog.records if r.name.startswith("aiormq") and r.levelno >= logging.WARNING]
+
+
+def test_a_cut_connection_comes_back(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox(lambda d: DONE if d.deliveries == 2 else None))
+            await adapter.publish([message(TOPIC, i) for i in range(50)])
+            await until(lambda: len(inbox.got) == 50)
+            for link in (adapter._now()._consuming, adapter._now()._publishing):
+                link.now()._writer.transport.abort()
+            answers = await asyncio.gather(*(adapter.publish([message(TOPIC, 100 + i)]) for i in range(20)))
+            assert [None] in answers
+            for delivery in inbox.got[:50]:
+                inbox.settle(delivery)  # of the connection that is gone
+            await until(lambda: len([d for d in inbox.got if d.deliveries == 2]) == 50)
+            assert inbox.ids[50:100] == [str(i) for i in range(50)]
+            await until(lambda: inbox.consumer.error is None)
+
+    with caplog.at_level(logging.INFO):
+        run(work())
+    ours = [r.levelname for r in caplog.records if r.name == "eventkit.rabbit"]
+    assert sorted(ours) == ["INFO", "INFO", "WARNING", "WARNING"]
+    assert not [r for r in caplog.records if r.name.startswith("aiormq") and r.levelno >= logging.WARNING]
+
+
+def test_takeover_of_a_consumer_that_died(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            dying = await w.adapter()
+            stuck = await w.consume(dying, Inbox(lambda _: None), in_flight=30)
+            await adapter.publish([message(TOPIC, i) for i in range(30)])
+            await until(lambda: len(stuck.got) == 30)
+            healthy = await w.consume(adapter, Inbox())
+            dying._now()._consuming.now()._writer.transport.abort()
+            dying._now()._consuming._watch.cancel()
+            await until(lambda: len(healthy.got) == 30)
+
+    run(work())
+
+
+def test_a_killed_and_a_restarted_broker(own: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        async with world(own.url, RabbitSettings(publish_timeout=timedelta(seconds=2))) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox())
+            delayed = [message(GROUP.retry, f"delayed-{i}", due=soon(seconds=4)) for i in range(50)]
+            assert set(await adapter.publish(delayed)) == {None}
+            confirmed: list[str] = []
+            stop = asyncio.Event()
+
+            async def publishing() -> None:
+                n = 0
+                while not stop.is_set():
+                    ids = [str(n + i) for i in range(20)]
+                    n += 20
+                    answers = await adapter.publish([message(TOPIC, one) for one in ids])
+                    confirmed.extend(one for one, answer in zip(ids, answers, strict=True) if answer is None)
+                    await asyncio.sleep(0.01)
+
+            task = asyncio.create_task(publishing())
+            await until(lambda: len(confirmed) > 100)
+            await asyncio.to_thread(own.kill)
+            await until(lambda: inbox.consumer.error is not None)
+            await asyncio.to_thread(own.start)
+            before = len(confirmed)
+            await until(lambda: len(confirmed) > before + 100, 20)
+            stop.set()
+            await task
+            await until(lambda: {*confirmed, *(m.headers[h.ID] for m in delayed)} <= set(inbox.ids), 10)
+            assert inbox.consumer.error is None
+            restart = asyncio.create_task(asyncio.to_thread(own.restart))
+            await until(lambda: inbox.consumer.error is not None)
+            start = time.monotonic()
+            answers = await adapter.publish([message(TOPIC)])
+            assert answers[0] is not None
+            assert time.monotonic() - start < 3
+            await adapter.stop(2)
+            assert time.monotonic() - start < 6
+            await restart
+
+    with caplog.at_level(logging.INFO):
+        run(work())
+    assert not [r for r in caplog.records if r.name.startswith("aiormq") and r.levelno >= logging.WARNING]

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # so that tests can import `tests.backends` and their like
+pytest.register_assert_rewrite("eventkit.contract")  # so that its assertions show what they compared
 
 from eventkit.contract import CHECKS, Backend  # noqa: E402
 from eventkit.testing.brokers import Broker, BrokerUnavailable  # noqa: E402

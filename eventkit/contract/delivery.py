@@ -286,11 +286,21 @@ async def settled_twice(backend: Backend) -> None:
         assert receiving.failed == []
         await receiving.consumer.stop(5.0)
     async with started(backend, namespace) as adapter:
-        second = await receive(adapter, group, settle_with=DONE)
+        second = await receive(adapter, group)
         await second.arrive(3)
         await stays(lambda: len(second.got) == 3, "only what was not settled comes again", 0.2)
         assert sorted(second.bodies, key=str) == [b"10", b"11", b"9"]
         assert {delivery.position for delivery in second.got} == {first[at].position for at in (9, 10, 11)}
+        second.settle_all(second.got[:2])
+        second.settle(second.got[2], RELEASE)
+        await second.arrive(4)
+        second.consumer.settle(second.got[2], DONE)  # the arrival that was given back, while a later one is open
+        await stays(lambda: len(second.got) == 4, "given back once", 0.1)
+    async with started(backend, namespace) as adapter:
+        third = await receive(adapter, group, settle_with=DONE)
+        await third.arrive(1)
+        await stays(lambda: len(third.got) == 1, "and nothing else", 0.1)
+        assert third.bodies == [second.got[2].message.body]
     await _dead(backend, namespace, group, 3)
 
 

@@ -33,8 +33,10 @@ def sequence(start: int = 0) -> list[Event]:
 def in_order(seen: dict[str, list[int]], count: int) -> None:
     """Each key has had its numbers from 0, each once, in the order in which they were published."""
     assert set(seen) == {f"key {key}" for key in range(KEYS)}
-    wrong = {key: numbers for key, numbers in seen.items() if numbers != list(range(count))}
-    assert not wrong, f"out of order, missing or twice: {wrong}"
+    for key, numbers in seen.items():
+        wrong = next((at for at, number in enumerate(numbers) if number != at), len(numbers))
+        after = numbers[max(wrong - 3, 0) : wrong + 5]
+        assert len(numbers) == wrong == count, f"{key}: {len(numbers)} of {count}, out of order at {wrong}: {after}"
 
 
 @check("O1", "messages of one key are handled in the order in which they were published")

@@ -116,7 +116,7 @@ def test_the_wrong_verb() -> None:
                 (verbs.send(Placed(order="7")), r"Placed is an event: send\(\) takes commands; publish\(\) it"),
                 (verbs.request(Placed(order="7")), r"Placed is an event: request\(\) takes commands; publish\(\) it"),
                 (verbs.publish({"order": "7"}), r"takes an instance of an Event or Command class, not dict"),
-                (verbs.publish(Placed), r"takes an instance of an Event or Command class, not Model"),
+                (verbs.publish(Placed), r"publish\(\) takes a message, not its class: make one, Placed\(\.\.\.\)"),
             ):
                 with pytest.raises(DeclarationError, match=said):
                     await refused
@@ -143,8 +143,9 @@ def test_values_delays_and_headers_that_cannot_be_sent() -> None:
         async with Bus(memory(), source="t") as bus:
             with pytest.raises(InvalidMessage, match=r"Anything cannot be written as application/json: .*object"):
                 await bus.publish(Anything(value=object()))
-            with pytest.raises(InvalidMessage, match="Anything cannot be written"):
-                await bus.publish_many([Anything(value=1), Anything(value=object())])
+            with pytest.raises(PublishError, match="number 1: .*Anything cannot be written") as many:
+                await bus.publish_many([Anything(value=1), Anything(value=object()), Anything(value=2)])
+            assert [(failure.index, failure.unknown) for failure in many.value.failures] == [(1, False)]
             with pytest.raises(InvalidMessage, match="header 'ce-id' is reserved"):
                 await bus.publish(Placed(order="7"), headers={"ce-id": "x"})
             for delay in (timedelta(seconds=-1), timedelta(hours=25)):

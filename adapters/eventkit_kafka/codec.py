@@ -1,0 +1,140 @@
+"""Messages as Kafka's records, and records as messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from eventkit import headers as h
+from eventkit.adapter import Address, Delivery, Message
+
+HELD_UNTIL = "ek-held-until"
+"""On records of a retry topic: not to be delivered before, in milliseconds since 1970."""
+REPLY = "ek-reply"
+"""On records of a reply topic: the reply address in full, for several instances read one partition."""
+
+NO_BODY = "ek-no-body"
+"""On a dead letter whose message had none: with no value Kafka would take it for a tombstone, and drop it."""
+
+_OURS = (HELD_UNTIL, REPLY, NO_BODY)
+_REMEMBERED = 10_000
+
+
+class _Names(dict[str, str]):
+    """Names of headers and what becomes of them, remembered: there are few, and each message has a dozen."""
+
+    def __init__(self, was: str, becomes: str) -> None:
+        super().__init__()
+        self._was = was
+        self._becomes = becomes
+
+    def __missing__(self, name: str) -> str:
+        other = self._becomes + name[len(self._was) :] if name.startswith(self._was) else name
+        if len(self) < _REMEMBERED:
+            self[name] = other
+        return other
+
+
+_TO_WIRE = _Names("ce-", "ce_")
+_FROM_WIRE = _Names("ce_", "ce-")
+_new = tuple.__new__  # what a NamedTuple's own constructor calls, at half the price
+
+Headers = list[tuple[str, bytes]]
+
+
+def encode_headers(headers: Iterable[tuple[str, str]]) -> Headers:
+    """As CloudEvents' Kafka binding has them: `ce_id`, in UTF-8. Surrogates, which have no UTF-8, become '?'."""
+    wire = _TO_WIRE
+    try:
+        return [(wire[name], value.encode()) for name, value in headers]
+    except UnicodeEncodeError:
+        return [(wire[_legal(name)], _legal(value).encode()) for name, value in headers]
+
+
+def encode_key(key: str | None) -> bytes | None:
+    if key is None:
+        return None
+    try:
+        return key.encode()
+    except UnicodeEncodeError:
+        return _legal(key).encode()
+
+
+def dead_key(message: Message) -> bytes:
+    """What a dead letter is kept under: the id of this copy, so that a copy made twice is kept once."""
+    return _legal(message.headers.get(h.MESSAGE_ID) or str(uuid4())).encode()
+
+
+def kept_headers(message: Message) -> Iterable[tuple[str, str]]:
+    """Headers of a copy whose record key is not the message's key: it must not lose that."""
+    headers = message.headers
+    if message.key is not None and headers.get(h.PARTITION_KEY) != message.key:
+        headers = {**headers, h.PARTITION_KEY: message.key}
+    return headers.items()
+
+
+def milliseconds(due: datetime) -> int:
+    """Since 1970. A time without a zone is UTC."""
+    return int((due if due.tzinfo is not None else due.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def decode(address: Address, record: Any) -> Message:
+    """Any record, however foreign."""
+    try:
+        names = _FROM_WIRE
+        headers = {names[name]: value.decode() for name, value in record.headers}
+    except (UnicodeDecodeError, AttributeError):
+        headers = _salvage(record.headers)
+    key = record.key
+    if key is not None:
+        try:
+            key = key.decode()
+        except UnicodeDecodeError:
+            key = key.decode("latin-1")  # a binary key: any text that is the same each time keeps its order
+    return _new(Message, (address, headers.get(h.TYPE, ""), key, headers, record.value, None))
+
+
+def deliver(message: Message, position: str, token: object) -> Delivery:
+    """Kafka does not count deliveries."""
+    return _new(Delivery, (message, position, None, token))
+
+
+def decode_copy(address: Address, record: Any) -> Message:
+    """A record of a retry, dead-letter or reply topic: its key is in a header, ours are taken out."""
+    message = decode(address, record)
+    headers = message.headers
+    assert isinstance(headers, dict)
+    body = None if NO_BODY in headers else message.body
+    for name in _OURS:
+        headers.pop(name, None)
+    key = headers.get(h.PARTITION_KEY)
+    return message._replace(key=message.key if key is None and address.kind == "retry" else key, body=body)
+
+
+def header(record: Any, name: str) -> bytes | None:
+    """One header's raw value."""
+    for found, value in record.headers:
+        if found == name:
+            return bytes(value) if value is not None else None
+    return None
+
+
+def due(record: Any) -> float:
+    """When a record of a retry topic may be delivered, in seconds since 1970; 0: at once."""
+    said = header(record, HELD_UNTIL)
+    return int(said) / 1000 if said is not None and said.isdigit() else 0.0
+
+
+def _salvage(headers: Sequence[tuple[str, Any]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in headers:
+        said = h.text(value)
+        if said is not None:
+            found[_FROM_WIRE[name]] = said
+    return found
+
+
+def _legal(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

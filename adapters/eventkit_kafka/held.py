@@ -1,0 +1,116 @@
+"""Messages of a retry topic that are not due yet.
+
+Kafka delivers at once and in order, so they are read as they come and held here until they are due. Of most only offset
+and time are kept: past a few megabytes a record is read again when its time has come.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import time
+from typing import Any
+
+from eventkit.adapter import Delivery
+from eventkit_kafka import codec
+from eventkit_kafka.clients import Clients
+from eventkit_kafka.lending import Lending
+from eventkit_kafka.progress import WAITING, Tracker
+from eventkit_kafka.reading import records_at
+
+log = logging.getLogger("eventkit.kafka")
+
+RECORDS = 200_000
+"""So many of one partition are held; then it is read no further until some are due, and later ones may be late."""
+_BYTES = 8 * 1024 * 1024
+_OVERHEAD = 1_000
+"""What a record takes besides its body, about."""
+
+Entry = tuple[float, int, int, Tracker, Any]
+"""When due, in seconds since 1970; its turn; its offset; its partition; the record, or None: to be read again."""
+
+
+class Held:
+    """A heap by due time, over all retry partitions that this process reads."""
+
+    def __init__(self, group: str, clients: Clients, lending: Lending) -> None:
+        self._group = group
+        self._clients = clients
+        self._lending = lending
+        self._heap: list[Entry] = []
+        self._counts: dict[Tracker, int] = {}
+        self._bytes = 0
+        self._turn = 0
+
+    def add(self, due: float, tracker: Tracker, record: Any) -> None:
+        self._turn += 1  # of those due at one time the first read is the first out
+        self._push((due, self._turn, record.offset, tracker, record if self._bytes < _BYTES else None))
+
+    def full(self, tracker: Tracker) -> bool:
+        """Is this partition to be read no further for now?"""
+        return self._counts.get(tracker, 0) >= RECORDS
+
+    def next_due(self) -> float | None:
+        """Seconds since 1970; None: nothing is held."""
+        return self._heap[0][0] if self._heap else None
+
+    async def take_due(self, batch: list[Delivery]) -> None:
+        """Lend what is due, the longest due first: as much as there is room for, half of it if others come too."""
+        if not self._heap or self._heap[0][0] > time.time():
+            return
+        room = self._lending.room
+        entries = self._pop(time.time(), room if not batch else max(room // 2, min(room, 1)))
+        if any(record is None for _, _, _, _, record in entries):
+            entries = await self._read_again(entries)
+        for _, _, offset, tracker, record in entries:
+            if tracker.pending.get(offset) == WAITING:
+                batch.append(self._lending.lend(tracker, offset, codec.decode_copy(tracker.address, record)))
+
+    def drop(self, trackers: set[Tracker]) -> None:
+        """Forget what belongs to these partitions: somebody else reads them now."""
+        heap, self._heap = self._heap, []
+        self._counts.clear()
+        self._bytes = 0
+        for entry in heap:
+            if entry[3] not in trackers:
+                self._push(entry)
+
+    async def _read_again(self, entries: list[Entry]) -> list[Entry]:
+        """Fill in the records that were too many to keep."""
+        absent: dict[Tracker, list[int]] = {}
+        for _, _, offset, tracker, record in entries:
+            if record is None:
+                absent.setdefault(tracker, []).append(offset)
+        try:
+            found = {t: await records_at(self._clients, t.tp, offsets) for t, offsets in absent.items()}
+        except BaseException:
+            for entry in entries:
+                self._push(entry)
+            raise
+        filled: list[Entry] = []
+        for due, turn, offset, tracker, record in entries:
+            again = record if record is not None else found[tracker].get(offset)
+            if again is not None:
+                filled.append((due, turn, offset, tracker, again))
+            elif tracker.pending.pop(offset, None) is not None:
+                log.warning("group %s: Kafka's retention dropped a message before it was due", self._group)
+        return filled
+
+    def _push(self, entry: Entry) -> None:
+        _, _, _, tracker, record = entry
+        heapq.heappush(self._heap, entry)
+        self._counts[tracker] = self._counts.get(tracker, 0) + 1
+        self._bytes += _size(record)
+
+    def _pop(self, now: float, most: int) -> list[Entry]:
+        taken: list[Entry] = []
+        while self._heap and len(taken) < most and self._heap[0][0] <= now:
+            entry = heapq.heappop(self._heap)
+            self._counts[entry[3]] -= 1
+            self._bytes -= _size(entry[4])
+            taken.append(entry)
+        return taken
+
+
+def _size(record: Any) -> int:
+    return 0 if record is None else len(record.value or b"") + _OVERHEAD

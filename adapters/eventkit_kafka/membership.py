@@ -1,0 +1,259 @@
+"""Membership of a consumer group: joining, rebalancing, committing, and whether it is alive."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
+
+from aiokafka import TopicPartition  # type: ignore[import-untyped]
+from aiokafka.abc import ConsumerRebalanceListener  # type: ignore[import-untyped]
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
+from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
+
+from eventkit.adapter import Group
+from eventkit_kafka.clients import end_consumer
+from eventkit_kafka.cluster import Cluster
+from eventkit_kafka.commits import Commits
+from eventkit_kafka.progress import Tracker, decode
+
+log = logging.getLogger("eventkit.kafka")
+
+_LAST_COMMIT = 5.0
+_WATCH = 2.0
+_LOOK_UP = 10.0
+_LOOK_AGAIN = 10.0
+_BUSY_WAIT_MS = 20
+_QUIET_WAIT_MS = 500
+_NOBODY = TopicPartition("eventkit-nobody", 0)
+"""Asking for its records counts as polling, and takes none of any other."""
+
+
+class Owner(Protocol):
+    """What is told about partitions that go."""
+
+    async def finish(self, trackers: Sequence[Tracker], seconds: float) -> None: ...
+
+    def forget(self, trackers: Sequence[Tracker]) -> None: ...
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
+    """Passes on what happens to one consumer, as long as it is the one in use."""
+
+    def __init__(self, member: Membership, consumer: Any) -> None:
+        self._member = member
+        self._consumer = consumer
+
+    async def on_partitions_revoked(  # pyright: ignore[reportIncompatibleMethodOverride]  # it may be a coroutine
+        self, revoked: Collection[TopicPartition]
+    ) -> None:
+        if self._member.consumer is self._consumer:
+            await self._member.revoked()
+
+    async def on_partitions_assigned(  # pyright: ignore[reportIncompatibleMethodOverride]  # it may be a coroutine
+        self, assigned: Collection[TopicPartition]
+    ) -> None:
+        if self._member.consumer is self._consumer:
+            await self._member.assigned(assigned)
+
+
+class Membership:
+    """One member of a group, joined again when it is beyond mending."""
+
+    def __init__(self, cluster: Cluster, group: Group, owner: Owner) -> None:
+        self.group = cluster.naming.group(group.name)
+        self.consumer: Any = None
+        self.trackers: dict[TopicPartition, Tracker] = {}
+        self.error: Exception | None = None
+        self.revocations = 0
+        """How often partitions were taken away."""
+        self._channels = {cluster.provisioner.topic(address): address for address in (*group.sources, group.retry)}
+        self._clients = cluster.clients
+        self._topics = cluster.topics
+        self._settings = cluster.settings
+        self._starts = cluster.provisioner.starts
+        self._owner = owner
+        self._assigned = asyncio.Event()
+        self.commits = Commits(self.group, self, self._settings.commit_interval.total_seconds())
+        self._looked = -_LOOK_AGAIN
+        self._looking: set[asyncio.Task[None]] = set()
+
+    # joining and leaving
+
+    async def join(self) -> None:
+        """Become a member and know where to read from. TimeoutError if the group does not let us in."""
+        settings = self._settings
+        session = int(settings.session_timeout.total_seconds() * 1000)
+        rebalance = settings.rebalance_timeout.total_seconds()
+        self._assigned.clear()
+        consumer = self._clients.consumer(
+            group_id=self.group,
+            fetch_max_wait_ms=_QUIET_WAIT_MS,
+            auto_offset_reset="earliest",  # a partition that appears later is read from its beginning
+            session_timeout_ms=session,
+            heartbeat_interval_ms=max(min(session // 4, 750), 50),
+            rebalance_timeout_ms=int(rebalance * 1000),
+        )
+        try:
+            consumer.subscribe(list(self._channels), listener=_Listener(self, consumer))
+            self.consumer = consumer
+            async with asyncio.timeout(rebalance + 15):
+                await consumer.start()
+                await self._assigned.wait()
+                for tp in list(self.trackers):
+                    if tp in consumer.assignment():
+                        await consumer.position(tp)  # before that, what is published may be missed
+        except BaseException:
+            await end_consumer(consumer, 2.0)
+            raise
+
+    async def rejoin(self) -> None:
+        """Give up this member and become another one."""
+        self._forget(list(self.trackers.values()))
+        await end_consumer(self.consumer, 5.0)
+        await self.join()
+
+    async def leave(self, timeout: float) -> None:
+        """Write down what is settled, give back the rest, leave the group."""
+        ends = time.monotonic() + timeout
+        await self.commits.commit(self.trackers.values(), timeout * 0.6)
+        self._forget(list(self.trackers.values()))
+        await end_consumer(self.consumer, max(ends - time.monotonic(), 0.2))
+
+    async def changed(self, seconds: float) -> None:
+        """Wait until there may be something to read."""
+        if self.trackers:
+            await asyncio.sleep(seconds)
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._assigned.wait()
+                await asyncio.sleep(seconds)
+        except TimeoutError:
+            pass
+
+    # rebalancing: aiokafka waits for both, and keeps us in the group meanwhile
+
+    async def revoked(self) -> None:
+        """All partitions are taken away; some may come back."""
+        trackers = list(self.trackers.values())
+        self._assigned.clear()
+        if not trackers:
+            return
+        self.revocations += 1
+        for tracker in trackers:
+            tracker.open = False
+        drain = self._settings.rebalance_timeout.total_seconds() * 2 / 3
+        await self._owner.finish(trackers, drain)
+        await self.commits.commit(trackers, _LAST_COMMIT)
+        self._forget(trackers)
+
+    async def assigned(self, tps: Collection[TopicPartition]) -> None:
+        """These are ours: find out where to go on."""
+        marks: dict[TopicPartition, OffsetAndMetadata] = {}
+        begins: dict[TopicPartition, int] = {}
+        if tps:
+            try:
+                async with asyncio.timeout(_LOOK_UP):
+                    marks, begins = await asyncio.gather(self._topics.committed(self.group), self._topics.begins(tps))
+            except (TimeoutError, OSError, KafkaError) as error:
+                # aiokafka looks for itself where to go on; it only does not know what was settled out of order.
+                log.warning("group %s: what was settled out of order may come again: %r", self.group, error)
+        trackers: dict[TopicPartition, Tracker] = {}
+        for tp in sorted(tps):
+            mark = marks.get(tp)
+            begin = begins.get(tp)
+            tracker = trackers[tp] = Tracker(tp, self._channels[tp.topic], decode(*mark)[1] if mark is not None else ())
+            if begin is None:
+                continue
+            if mark is None:
+                start = self._starts.get((self.group, tp), begin)
+                tracker.next = start  # so that it is committed, whether or not anything comes
+                tracker.touched = True
+                self.commits.touched()
+            else:
+                start = mark.offset
+                if start < begin:
+                    self._gap(tp, start, begin)
+            self.consumer.seek(tp, max(start, begin))
+        self.trackers = trackers
+        self._assigned.set()
+
+    def jumped(self, tracker: Tracker, wanted: int) -> None:
+        """Offsets are missing. They may be none of ours, such as marks of transactions; or retention overtook us."""
+        now = time.monotonic()
+        if now - self._looked > _LOOK_AGAIN:
+            self._looked = now
+            task = asyncio.get_running_loop().create_task(self._look_for_gap(tracker.tp, wanted))
+            self._looking.add(task)
+            task.add_done_callback(self._looking.discard)
+
+    async def _look_for_gap(self, tp: TopicPartition, wanted: int) -> None:
+        try:
+            async with asyncio.timeout(_LOOK_UP):
+                begin = (await self._topics.begins([tp]))[tp]
+        except (TimeoutError, OSError, KafkaError):
+            return
+        if begin > wanted:
+            self._gap(tp, wanted, begin)
+
+    def _gap(self, tp: TopicPartition, wanted: int, begin: int) -> None:
+        log.warning(
+            "group %s: %d messages of topic %s, partition %d (offsets %d to %d) were dropped by Kafka's retention "
+            "before they were read",
+            self.group,
+            begin - wanted,
+            tp.topic,
+            tp.partition,
+            wanted,
+            begin - 1,
+        )
+
+    def _forget(self, trackers: Sequence[Tracker]) -> None:
+        self.revocations += 1
+        for tracker in trackers:
+            tracker.open = False
+        self._owner.forget(trackers)
+        for tracker in trackers:
+            if self.trackers.get(tracker.tp) is tracker:
+                del self.trackers[tracker.tp]
+
+    # being alive
+
+    async def watch(self) -> None:
+        """Keep polling while handlers are slow, and notice when Kafka no longer answers."""
+        failures = 0
+        while True:
+            if failures != 1:  # one may be a hiccup: ask again at once
+                await asyncio.sleep(_WATCH)
+            consumer = self.consumer
+            try:
+                async with asyncio.timeout(_WATCH):
+                    await consumer.getmany(_NOBODY, timeout_ms=0)
+                    tp = next(iter(self.trackers), None)
+                    if tp is not None:
+                        await consumer.committed(tp)
+            except (TimeoutError, OSError, KafkaError) as error:
+                failures += 1
+                if failures == 2 and consumer is self.consumer:
+                    self.error = error if str(error) else TimeoutError("Kafka does not answer")
+                    log.warning("group %s: Kafka does not answer, waiting for it: %r", self.group, self.error)
+            else:
+                if self.error is not None:
+                    log.info("group %s: Kafka answers again", self.group)
+                self.error = None
+                failures = 0
+
+    def hasten(self, busy: bool) -> None:
+        """aiokafka asks a broker for one thing at a time. While some partitions are busy, a question about the quiet
+        ones alone must not wait for long: the busy ones are not asked for meanwhile."""
+        fetcher = self.consumer._fetcher  # noqa: SLF001 settable in the constructor only, and there for all times
+        if fetcher is not None:
+            fetcher._fetch_max_wait_ms = _BUSY_WAIT_MS if busy else _QUIET_WAIT_MS  # noqa: SLF001
+
+    def dead(self) -> bool:
+        """Has aiokafka's own task of fetching ended? It then returns nothing, for ever and without an error."""
+        fetcher = self.consumer._fetcher  # noqa: SLF001 there is no public way to know
+        return fetcher is None or bool(fetcher.error_future.done())

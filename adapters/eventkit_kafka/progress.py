@@ -1,0 +1,174 @@
+"""How far a partition has come: one mark for Kafka, and what is settled above it.
+
+Kafka keeps one number for a partition, the first offset that is not settled. What was settled out of order above it is
+written into the commit's metadata, so that whoever reads the partition next leaves it out.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from aiokafka import TopicPartition  # type: ignore[import-untyped]
+
+from eventkit.adapter import Address
+
+LENT, WAITING, MOVING = 0, -1, -2
+"""An offset's state: delivered (0, or how often it had been given back before, so that an earlier arrival settles
+nothing); read, but not delivered (not due, or given back); its copy is being published."""
+
+METADATA = 4096
+"""Characters of metadata that Kafka takes with a commit (`offset.metadata.max.bytes`)."""
+_MARK, _ZIPPED = "ek1:", "ek1z:"
+_LONGEST = 1 << 20
+
+Ranges = Sequence[tuple[int, int]]
+"""Half-open, ascending, apart from each other."""
+
+
+class Tracker:
+    """One partition, from its assignment to its revocation. A settlement that comes later finds nothing here."""
+
+    __slots__ = ("address", "next", "open", "pending", "prefix", "settled", "touched", "tp", "written")
+
+    def __init__(self, tp: TopicPartition, address: Address, settled: Ranges) -> None:
+        self.tp = tp
+        self.address = address
+        self.prefix = f"{tp.partition}:"
+        self.pending: dict[int, int] = {}
+        """Offsets that were read and are not settled, ascending, with their state."""
+        self.next: int | None = None
+        """The offset after the last that was read. None: nothing was read yet."""
+        self.settled = deque(settled)
+        """What was settled before our time, not read yet."""
+        self.open = True
+        """False: it is being revoked, nothing more is delivered from it."""
+        self.touched = False
+        """Has anything changed since the last commit?"""
+        self.written = 0.0
+        """When that was, by the loop's clock."""
+
+    def skips(self, offset: int) -> bool:
+        """Was it settled before our time? To be asked in ascending order."""
+        settled = self.settled
+        while settled and settled[0][1] <= offset:
+            settled.popleft()
+        return bool(settled) and settled[0][0] <= offset
+
+    def mark(self, room: int = METADATA) -> tuple[int, str] | None:
+        """The offset and the metadata to commit. None: there is nothing to say yet."""
+        if self.next is None:
+            return None
+        watermark = next(iter(self.pending), self.next)
+        ranges: list[tuple[int, int]] = []
+        at = watermark
+        for offset in self.pending:
+            if offset > at:
+                ranges.append((at, offset))
+            at = offset + 1
+        if self.next > at:
+            ranges.append((at, self.next))
+        for start, stop in self.settled:
+            if stop > self.next:
+                ranges.append((max(start, self.next), stop))
+        return watermark, encode(watermark, self.next, ranges, room)
+
+    def complete(self, room: int = METADATA) -> bool:
+        """Does all that is settled above the mark fit into its metadata?"""
+        mark = self.mark(_LONGEST)
+        return mark is None or len(mark[1]) <= room
+
+    def highest_settled(self) -> int:
+        """The last offset that was read and is settled; -1: none is."""
+        at = (self.next or 0) - 1
+        for offset in reversed(self.pending):
+            if offset != at:
+                return at
+            at -= 1
+        return -1
+
+    def lent(self) -> int:
+        """How many deliveries the core has, those with a copy on its way included."""
+        return sum(1 for state in self.pending.values() if state != WAITING)
+
+
+def encode(watermark: int, read: int, settled: Ranges, room: int = METADATA) -> str:
+    """As metadata: how far it was read, and what is settled above `watermark`. What does not fit is left out, the
+    highest first: it is then delivered again if this process dies."""
+    if read <= watermark and not settled:
+        return ""
+    ranges = list(settled)
+    while True:
+        numbers = [max(read - watermark, 0)]
+        at = watermark
+        for start, stop in ranges:
+            numbers += (start - at, stop - start)
+            at = stop
+        raw = b"".join(map(_varint, numbers))
+        text = _MARK + base64.b64encode(raw).decode()
+        if len(text) > 200:
+            text = min(text, _ZIPPED + base64.b64encode(zlib.compress(raw, 1)).decode(), key=len)
+        if len(text) <= room:
+            return text
+        if not ranges:
+            return ""
+        del ranges[len(ranges) * 3 // 4 :]
+
+
+def decode(watermark: int, metadata: str) -> tuple[int, list[tuple[int, int]]]:
+    """How far it was read, and what is settled above `watermark`. Anything that we did not write says nothing."""
+    nothing: tuple[int, list[tuple[int, int]]] = (watermark, [])
+    try:
+        if metadata.startswith(_MARK):
+            raw = base64.b64decode(metadata[len(_MARK) :], validate=True)
+        elif metadata.startswith(_ZIPPED):
+            unzip = zlib.decompressobj()
+            raw = unzip.decompress(base64.b64decode(metadata[len(_ZIPPED) :], validate=True), _LONGEST)
+            if not unzip.eof:
+                return nothing
+        else:
+            return nothing
+        numbers = _numbers(raw)
+    except (binascii.Error, zlib.error, ValueError):
+        return nothing
+    if len(numbers) % 2 == 0:
+        return nothing
+    ranges = []
+    at = watermark
+    for gap, length in zip(numbers[1::2], numbers[2::2], strict=True):
+        if length < 1:
+            return nothing
+        ranges.append((at + gap, at + gap + length))
+        at += gap + length
+    return watermark + numbers[0], ranges
+
+
+def count(ranges: Iterable[tuple[int, int]]) -> int:
+    """How many offsets these are."""
+    return sum(stop - start for start, stop in ranges)
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _numbers(raw: bytes) -> list[int]:
+    numbers, number, shift = [], 0, 0
+    for byte in raw:
+        number |= (byte & 0x7F) << shift
+        if byte & 0x80:
+            shift += 7
+        else:
+            numbers.append(number)
+            number = shift = 0
+    if shift or not numbers:
+        raise ValueError("cut short")
+    return numbers

@@ -1,0 +1,151 @@
+"""Making, or looking for, the topics and the beginnings of groups."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from aiokafka import TopicPartition  # type: ignore[import-untyped]
+from aiokafka.errors import CommitFailedError  # type: ignore[import-untyped]
+
+from eventkit.adapter import Address, Group, Provision
+from eventkit.errors import NotProvisioned
+from eventkit.names import Naming
+from eventkit_kafka.partitions import CLASSES
+from eventkit_kafka.publish import service_of
+from eventkit_kafka.settings import KafkaSettings
+from eventkit_kafka.topics import Topics, Wanted
+
+_HEADROOM = 64 * 1024
+"""A copy holds more than its original: what failed, and why."""
+_REPLY_PARTITIONS = 8
+_REPLY_MS = 10 * 60 * 1000
+
+
+class Provisioner:
+    """Idempotent, and safe in any number of processes at once: Kafka itself lets only one create a topic."""
+
+    def __init__(self, topics: Topics, naming: Naming, settings: KafkaSettings) -> None:
+        self._topics = topics
+        self._naming = naming
+        self._settings = settings
+        self.starts: dict[tuple[str, TopicPartition], int] = {}
+        """Where a running group begins with a topic that is new to it: only its members may commit that."""
+
+    def topic(self, address: Address) -> str:
+        name = service_of(address.name) if address.kind == "reply" else address.name
+        return self._naming.channel(address.kind, name, address.physical)
+
+    async def provision(self, wanted: Collection[Address | Group], how: Provision) -> None:
+        if how is Provision.ASSUME:
+            return
+        groups = [want for want in wanted if isinstance(want, Group) and not is_reply(want)]
+        owned = {source for group in groups for source in group.sources if source.kind == "inbox"}
+        channels: dict[str, Address] = {}
+        for address in _addresses(wanted):
+            channels.setdefault(self.topic(address), address)
+        existing = await self._topics.existing(channels)
+        missing = {topic: address for topic, address in channels.items() if topic not in existing}
+        if how is Provision.VALIDATE:
+            await self._validate(missing, groups)
+            return
+        lost = {
+            topic: address for topic, address in missing.items() if address.kind == "inbox" and address not in owned
+        }
+        if lost:
+            raise NotProvisioned(
+                f"missing on this Kafka: {_listed(lost)}; an inbox is made by the service that owns it"
+            )
+        copies = {topic: address for topic, address in missing.items() if address.kind in ("retry", "dead")}
+        await self._topics.create([self._wanted(t, address, 0) for t, address in missing.items() if t not in copies])
+        if copies:
+            originals = [topic for topic, address in channels.items() if address.kind in ("topic", "inbox")]
+            limits = await self._topics.limits(originals)
+            longest = max(limits.values(), default=0)
+            await self._topics.create([self._wanted(topic, address, longest) for topic, address in copies.items()])
+        if missing:
+            fresh = await self._topics.partitions(list(missing))
+            await self._topics.ends([tp for found in fresh.values() for tp in found])  # their leaders answer for them
+        for group in groups:
+            await self._begin(group)
+
+    async def require(self, addresses: Iterable[Address]) -> None:
+        """NotProvisioned, if there is no topic for one of these."""
+        channels = {self.topic(address): address for address in addresses}
+        existing = await self._topics.existing(channels)
+        missing = {topic: address for topic, address in channels.items() if topic not in existing}
+        if missing:
+            raise NotProvisioned(f"missing on this Kafka: {_listed(missing)}")
+
+    def _wanted(self, topic: str, address: Address, original: int) -> Wanted:
+        """How a topic is made. `original`: the limit of those that a copy may come from, in bytes."""
+        settings = self._settings
+        partitions = settings.partitions
+        configs: dict[str, str] = {}
+        if address.kind == "retry":
+            partitions = CLASSES * settings.retry_spread
+            kept = int(settings.retry_retention.total_seconds() * 1000)
+            configs = {"cleanup.policy": "delete", "retention.ms": str(kept), "retention.bytes": "-1"}
+        elif address.kind == "dead":
+            partitions = 1  # so that they are listed in the order they came
+            configs = {"cleanup.policy": "compact"}
+        elif address.kind == "reply":
+            partitions = _REPLY_PARTITIONS
+            configs = {"cleanup.policy": "delete", "retention.ms": str(_REPLY_MS), "segment.ms": str(_REPLY_MS)}
+        if original:
+            configs["max.message.bytes"] = str(original + _HEADROOM)
+        return Wanted(topic, partitions, settings.replication, configs)
+
+    async def _begin(self, group: Group) -> None:
+        """Write down where the group begins in each topic that is new to it."""
+        name = self._naming.group(group.name)
+        channels = [self.topic(address) for address in (*group.sources, group.retry)]
+        partitions = await self._topics.partitions(channels)
+        # First where they end, then whether the group has begun: so that of ten processes at once none can write down
+        # an end that lies behind what was published after another had finished.
+        every = [tp for found in partitions.values() for tp in found]
+        offsets = await (self._topics.ends(every) if group.start == "now" else self._topics.begins(every))
+        committed = await self._topics.committed(name)
+        begun = {tp.topic for tp in committed}
+        new = {tp: offset for tp, offset in offsets.items() if tp.topic not in begun}
+        if not new:
+            return
+        if not await self._topics.has_members(name):
+            try:
+                await self._topics.commit(name, new)
+            except CommitFailedError:
+                pass  # a member came at this moment
+            else:
+                return
+        for tp, offset in new.items():
+            self.starts.setdefault((name, tp), offset)
+
+    async def _validate(self, missing: dict[str, Address], groups: Iterable[Group]) -> None:
+        wrong = [_listed(missing)] if missing else []
+        for group in groups:
+            name = self._naming.group(group.name)
+            committed = {tp.topic for tp in await self._topics.committed(name)}
+            new = [topic for topic in map(self.topic, group.sources) if topic not in committed and topic not in missing]
+            if new:
+                wrong.append(f"consumer group {name} has not begun to read {', '.join(new)}")
+        if wrong:
+            raise NotProvisioned(f"missing on this Kafka: {'; '.join(wrong)}")
+
+
+def is_reply(group: Group) -> bool:
+    """A group that lives and dies with its consumer."""
+    return bool(group.sources) and all(source.kind == "reply" for source in group.sources)
+
+
+def _addresses(wanted: Iterable[Address | Group]) -> Iterable[Address]:
+    for want in wanted:
+        if isinstance(want, Address):
+            yield want
+            continue
+        yield from want.sources
+        if not is_reply(want):
+            yield want.retry
+            yield want.dead
+
+
+def _listed(channels: dict[str, Address]) -> str:
+    return ", ".join(f"topic {topic} ({address})" for topic, address in channels.items())

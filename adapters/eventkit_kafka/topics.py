@@ -1,0 +1,229 @@
+"""What is on the brokers: topics, their limits, and how far groups have come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from aiokafka import TopicPartition  # type: ignore[import-untyped]
+from aiokafka.admin import NewTopic  # type: ignore[import-untyped]
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # type: ignore[import-untyped]
+from aiokafka.errors import (  # type: ignore[import-untyped]
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorError,
+    for_code,
+)
+from aiokafka.protocol.commit import OffsetFetchRequest  # type: ignore[import-untyped]
+from aiokafka.protocol.metadata import MetadataRequest  # type: ignore[import-untyped]
+from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
+
+from eventkit_kafka.clients import Clients, end, end_consumer
+
+T = TypeVar("T")
+
+_LIMIT = "max.message.bytes"
+_BROKER_LIMIT = "message.max.bytes"
+_DEFAULT_LIMIT = 1_048_588
+_EXISTS = 36
+_THERE, _ABSENT = (0, 5), (3, 17)  # without a leader, it is there; a name that cannot be is not
+_WARMING_UP = (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError)
+_NO_MEMBERS = ("Empty", "Dead")
+
+
+class Wanted(NamedTuple):
+    """A topic to create."""
+
+    name: str
+    partitions: int | None
+    """None: the broker's default."""
+    replication: int | None
+    """None: the broker's default."""
+    configs: Mapping[str, str]
+
+
+class Topics:
+    """One admin client, and one consumer without a group that is asked for offsets."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+        self._admin: Any = None
+        self._reader: Any = None
+        self._opening = asyncio.Lock()
+        self._default_limit = _DEFAULT_LIMIT
+
+    async def start(self) -> int:
+        """Connect. The largest batch that this broker takes for topics that do not say, in bytes."""
+        admin = self._clients.admin()
+        try:
+            await admin.start()
+        except BaseException:
+            await end("admin client", admin.close, 1.0)
+            raise
+        self._admin = admin
+        self._default_limit = await self._broker_limit()
+        return self._default_limit
+
+    async def stop(self, seconds: float) -> None:
+        admin, self._admin = self._admin, None
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await end_consumer(reader, seconds)
+        if admin is not None:
+            await end("admin client", admin.close, seconds)
+
+    async def existing(self, names: Iterable[str]) -> set[str]:
+        """Which of these are there."""
+        return {topic["topic"] for topic in await self._ask(set(names)) if topic["error_code"] in _THERE}
+
+    async def limits(self, names: Collection[str]) -> dict[str, int]:
+        """The largest batch that each takes, in bytes. Where we may not ask, the broker's default is assumed."""
+        limits = dict.fromkeys(names, self._default_limit)
+        if names:
+            resources = [ConfigResource(ConfigResourceType.TOPIC, name, {_LIMIT: ""}) for name in names]
+            for response in await self._admin.describe_configs(resources):
+                for code, _, _, name, entries in response.resources:
+                    if not code:
+                        limits[name] = next((int(e[1]) for e in entries if e[0] == _LIMIT), self._default_limit)
+        return limits
+
+    async def create(self, wanted: Sequence[Wanted]) -> None:
+        """Make these; that one is there already is success."""
+        topics = []
+        for want in wanted:
+            topic = NewTopic(want.name, 1, 1, topic_configs=dict(want.configs))
+            topic.num_partitions = want.partitions or -1  # -1, which NewTopic itself refuses: the broker's default
+            topic.replication_factor = want.replication or -1
+            topics.append(topic)
+        if topics:
+            response = await self._admin.create_topics(topics, timeout_ms=10_000)
+            for name, code, message, *_ in response.topic_errors:
+                if code not in (0, _EXISTS):
+                    raise for_code(code)(f"cannot create the topic {name}: {message}")
+
+    async def partitions(self, names: Collection[str]) -> dict[str, list[TopicPartition]]:
+        """Of topics that exist; returns when each partition has a leader."""
+        while names:
+            found = await self._ask(names)
+            if len(found) == len(names) and all(_led(topic) for topic in found):
+                return {
+                    topic["topic"]: sorted(TopicPartition(topic["topic"], p["partition"]) for p in topic["partitions"])
+                    for topic in found
+                }
+            await asyncio.sleep(0.02)
+        return {}
+
+    async def committed(self, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
+        """How far the group has come; without those partitions of which it has nothing."""
+
+        async def ask() -> dict[TopicPartition, OffsetAndMetadata]:
+            # The admin client's own call takes an error of the whole answer for a group that has read nothing.
+            node = await self._admin.find_coordinator(group)
+            response = await self._client.send(node, OffsetFetchRequest(group, None))
+            _check(getattr(response, "error_code", 0), group)
+            marks: dict[TopicPartition, OffsetAndMetadata] = {}
+            for topic, partitions in response.topics:
+                for partition, offset, metadata, code in partitions:
+                    _check(code, group)
+                    if offset >= 0:
+                        marks[TopicPartition(topic, partition)] = OffsetAndMetadata(offset, metadata)
+            return marks
+
+        return await _patiently(ask)
+
+    async def has_members(self, group: str) -> bool:
+        async def ask() -> bool:
+            for response in await self._admin.describe_consumer_groups([group]):
+                for code, _, state, *_ in response.groups:
+                    _check(code, group)
+                    return state not in _NO_MEMBERS
+            return False
+
+        return await _patiently(ask)
+
+    async def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Set how far a group without members has come."""
+        consumer = self._clients.consumer(group_id=group)
+        try:
+            consumer.assign(list(offsets))
+            consumer.pause(*offsets)  # it is not to read
+            await consumer.start()
+            await consumer.commit(dict(offsets))
+        finally:
+            await end_consumer(consumer, 2.0)
+
+    async def ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offset that the next record will get."""
+        found: dict[TopicPartition, int] = await (await self._offsets()).end_offsets(list(partitions))
+        return found
+
+    async def begins(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offset of the oldest record kept."""
+        found: dict[TopicPartition, int] = await (await self._offsets()).beginning_offsets(list(partitions))
+        return found
+
+    async def _offsets(self) -> Any:
+        async with self._opening:
+            if self._reader is None:
+                reader = self._clients.consumer()
+                try:
+                    await reader.start()
+                except BaseException:
+                    await end_consumer(reader, 1.0)
+                    raise
+                self._reader = reader
+            return self._reader
+
+    @property
+    def _client(self) -> Any:
+        """The admin client's connections, for what it cannot ask itself."""
+        return self._admin._client  # noqa: SLF001 or it would need connections of its own
+
+    async def _ask(self, names: Collection[str]) -> list[dict[str, Any]]:
+        """What the brokers say of these topics."""
+        if not names:
+            return []
+        # The admin client can only ask for all topics, or in a way that makes those that are missing.
+        request = MetadataRequest(list(names), allow_auto_topic_creation=False)
+        response = await self._client.send(self._client.get_random_node(), request)
+        topics: list[dict[str, Any]] = response.to_object()["topics"]
+        for topic in topics:
+            code = topic["error_code"]
+            if code not in _THERE and code not in _ABSENT:
+                raise for_code(code)(topic["topic"])
+        return topics
+
+    async def _broker_limit(self) -> int:
+        node = self._client.get_random_node()
+        if node is not None:
+            resource = ConfigResource(ConfigResourceType.BROKER, str(node), {_BROKER_LIMIT: ""})
+            try:
+                responses = await self._admin.describe_configs([resource])
+            except KafkaError:
+                return _DEFAULT_LIMIT
+            for response in responses:
+                for code, _, _, _, entries in response.resources:
+                    for entry in entries if not code else ():
+                        if entry[0] == _BROKER_LIMIT:
+                            return int(entry[1])
+        return _DEFAULT_LIMIT
+
+
+def _check(code: int, group: str) -> None:
+    if code:
+        raise for_code(code)(f"consumer group {group}")
+
+
+async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask again while the broker that is to know is still getting ready."""
+    while True:
+        try:
+            return await ask()
+        except _WARMING_UP:
+            await asyncio.sleep(0.1)
+
+
+def _led(topic: Mapping[str, Any]) -> bool:
+    return not topic["error_code"] and bool(topic["partitions"]) and all(p["leader"] >= 0 for p in topic["partitions"])

@@ -115,7 +115,11 @@ def _report(
     reason: str,
 ) -> report.Report:
     old = contract.load(committed)
-    changes = compare(old, document(*services, **_as_committed(old, namespace)))
+    new = document(*services, **_as_committed(old, namespace))
+    try:
+        changes = compare(old, new)
+    except DocumentError as error:
+        raise DocumentError(f"{committed}: {error}") from error
     path = accepted or committed.with_name(accept.FILE)
     if accept_:
         breaking = [change for change in changes if change.breaks]

@@ -37,6 +37,15 @@ class Change:
         return f"breaking for {' and '.join(sorted(self.breaks))}" if self.breaks else "compatible"
 
 
+class Difference(NamedTuple):
+    """A rule, and the path of the field inside the payload."""
+
+    rule: str
+    path: str
+    before: str = ""
+    after: str = ""
+
+
 class Rule(NamedTuple):
     """A class of changes. The table in docs/asyncapi.md has a line for each."""
 
@@ -92,7 +101,7 @@ RULES: Mapping[str, Rule] = {
     # channels
     "address-changed": Rule("a channel is somewhere else on the broker", _BOTH, _BOTH),
     "channel-added": Rule("a channel is new", _NOBODY, _NOBODY),
-    "policy-changed": Rule("retries, dead letters, a time limit or a group are others", _NOBODY, _NOBODY),
+    "policy-changed": Rule("retries, dead letters, a time limit, a batch or a group are others", _NOBODY, _NOBODY),
     "text-changed": Rule("titles, descriptions, examples or deprecations are others", _NOBODY, _NOBODY),
     "document-changed": Rule("something else in the document is different", _NOBODY, _NOBODY),
 }

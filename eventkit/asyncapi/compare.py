@@ -7,13 +7,27 @@ from typing import Any, NamedTuple
 
 from eventkit.asyncapi.changes import PRODUCERS, RULES, Change, Rule, Side, shown, type_of
 from eventkit.asyncapi.contract import ChannelView, Contract, MessageView, read
+from eventkit.asyncapi.errors import DocumentError
 from eventkit.asyncapi.payloads import differences
 from eventkit.asyncapi.texts import ordered
+from eventkit.copies import brief
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """All changes from one document to another, those that break first. Servers and bindings are not compared."""
-    before, after = read(old), read(new)
+    """All changes from one document to another, those that break first. Servers and bindings are not compared.
+
+    DocumentError, if the old one is malformed.
+    """
+    try:
+        return _compare(read(old), read(new), old, new)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, DocumentError):
+            raise
+        # somebody edited it: a list in the place of a mapping, a text in that of a number, a part that holds itself
+        raise DocumentError(f"the document is malformed: {brief(error)}") from error
+
+
+def _compare(before: Contract, after: Contract, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     found = [*_channels(before, after), *_moved(before, after)]
     for old_channel, new_channel in _pairs(before, after):
         found.extend(_policies(old_channel, new_channel))
@@ -22,8 +36,18 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
                 found.extend(_message(before, after, old_channel, new_channel, type_))
     if not found and _rest(old) != _rest(new):
         found.append(Change("document-changed", "document", "something else in the document is different"))
-    unique = {(change.id, change.before, change.after): change for change in found}
+    # an example follows the schema that it is made from: said only where nothing else is
+    loud = {_message_of(change) for change in found if change.rule != "text-changed"}
+    unique = {
+        (change.id, change.before, change.after): change
+        for change in found
+        if change.rule != "text-changed" or _message_of(change) not in loud
+    }
     return sorted(unique.values(), key=lambda change: (not change.breaks, change.where, change.rule))
+
+
+def _message_of(change: Change) -> tuple[str, ...]:
+    return tuple(change.where.split("/")[:2])
 
 
 class _Place(NamedTuple):

@@ -76,7 +76,7 @@ def load(path: Path) -> dict[str, Any]:
 def parse(text: str, name: str) -> dict[str, Any]:
     """JSON or YAML as a mapping."""
     try:
-        value = json.loads(text) if text.lstrip().startswith("{") else _from_yaml(text)
+        value = json.loads(text) if text.lstrip().startswith("{") else _from_yaml(text, name)
     except json.JSONDecodeError as error:
         raise DocumentError(f"{name}: line {error.lineno}: it is no JSON: {error.msg}") from None
     except RecursionError:
@@ -86,7 +86,7 @@ def parse(text: str, name: str) -> dict[str, Any]:
     return value
 
 
-def _from_yaml(text: str) -> Any:
+def _from_yaml(text: str, name: str) -> Any:
     yaml = load_yaml_library()
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
@@ -101,7 +101,7 @@ def _from_yaml(text: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = "" if mark is None else f"line {mark.line + 1}: "
-        raise DocumentError(f"it is no YAML: {place}{getattr(error, 'problem', None) or error}") from None
+        raise DocumentError(f"{name}: {place}it is no YAML: {getattr(error, 'problem', None) or error}") from None
 
 
 def check_version(document: Mapping[str, Any], name: str) -> None:
@@ -205,7 +205,9 @@ def _operation(
     target = view.sent if operation.get("action") == "send" else view.received
     target.update(types)
     own = _own(operation)
-    view.policies[key] = {word: own[word] for word in ("retry", "deadLetters", "timeout", "group") if word in own}
+    view.policies[key] = {
+        word: own[word] for word in ("retry", "deadLetters", "timeout", "group", "batch") if word in own
+    }
     reply = operation.get("reply")
     if reply is not None:
         _replies(document, view, reply)

@@ -94,7 +94,7 @@ def gather(services: Sequence[object]) -> Declarations:
         found.operations.extend(_sent(service))
     senders_first = sorted(found.operations, key=lambda operation: not _owns(operation))
     for operation in senders_first:
-        for cls in operation.classes or _all_declared(operation.address):
+        for cls in operation.classes or _all_declared(operation):
             found.messages.setdefault((operation.address, routing(cls).type), cls)
     return found
 
@@ -165,11 +165,13 @@ def _by_address(classes: Sequence[MessageClass]) -> dict[Address, tuple[MessageC
     return {address: tuple(members) for address, members in found.items()}
 
 
-def _all_declared(address: Address) -> Iterator[MessageClass]:
+def _all_declared(operation: Operation) -> Iterator[MessageClass]:
     """What a handler of all of a topic would get: every event class of this process that goes there.
 
     Classes that only others are derived from are left out.
     """
+    address = operation.address
+    near = "" if operation.handler is None else getattr(operation.handler.function, "__module__", "")
     types_: set[str] = set()
     pending: list[type[Event]] = [Event]
     while pending:
@@ -179,7 +181,7 @@ def _all_declared(address: Address) -> Iterator[MessageClass]:
         if _goes_to(cls, address) and not any(_goes_to(one, address) for one in derived):
             types_.add(routing(cls).type)
     for name in sorted(types_):
-        found = declared(address.name, name)
+        found = declared(address.name, name, near)
         if found is not None:
             yield found
 

@@ -12,7 +12,7 @@ from eventkit.asyncapi.bindings import OWN, Bindings, bindings
 from eventkit.asyncapi.declared import Declarations, MessageClass, gather
 from eventkit.asyncapi.errors import DocumentError
 from eventkit.asyncapi.keys import Keys
-from eventkit.asyncapi.messages import CORRELATION, Writer, mode_of
+from eventkit.asyncapi.messages import CORRELATION, Writer, given_examples, mode_of
 from eventkit.asyncapi.schemas import Wanted, describe
 from eventkit.asyncapi.servers import check, servers, vhost
 from eventkit.asyncapi.texts import ordered
@@ -94,6 +94,8 @@ class _Document:
         self._bindings = broker
         self._naming = names.memory(namespace)
         messages = declarations.messages.values()
+        for cls in messages:
+            given_examples(cls)  # pydantic copies them into the schema, and trips over what is no JSON
         replies = [cls for cls in messages if routing(cls).reply is not None]
         self._schemas = describe(
             [
@@ -145,12 +147,7 @@ class _Document:
             "messages": messages,
             "messageTraits": {kind: self._message_trait(kind) for kind in kinds},
             "operationTraits": operations.traits(self._declarations),
-            "correlationIds": {
-                CORRELATION: {
-                    "description": "The same for all messages that one message has led to.",
-                    "location": "$message.header#/correlation_id",
-                }
-            },
+            "correlationIds": {CORRELATION: _CORRELATION} if messages else {},
             "securitySchemes": dict(schemes),
         }
         return {name: part for name, part in found.items() if part}
@@ -198,6 +195,12 @@ class _Document:
 _ABOUT: Mapping[str, str] = {
     "topic": "Events. Each group of each service gets every one of them; the replicas of a service share the work.",
     "inbox": "Commands for the service {}, which alone handles them.",
+}
+
+
+_CORRELATION = {
+    "description": "The same for all messages that one message has led to.",
+    "location": "$message.header#/correlation_id",
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from eventkit import headers as h
@@ -22,7 +22,7 @@ from eventkit.asyncapi.fitting import REF, fits
 from eventkit.asyncapi.schemas import Mode, Schemas
 from eventkit.asyncapi.texts import described
 from eventkit.messages import Event, Routing, routing
-from eventkit.outgoing import REPLY_TYPE, reply_adapter
+from eventkit.outgoing import REPLY_TYPE
 from eventkit.wire import JSON, JSON_SERIALIZER
 
 CORRELATION = "correlation"
@@ -44,7 +44,7 @@ class Writer:
         content_type = self.content_type if route.serializer is None else route.serializer.content_type
         constants = {h.TYPE: route.type, h.VERSION: str(route.version), h.CONTENT_TYPE: content_type}
         keyed = (h.SUBJECT, h.PARTITION_KEY) if route.key and _always_there(cls, route.key) else ()
-        payload = self.schemas.of[cls, mode_of(cls)]
+        payload = self.schemas.of(cls, mode_of(cls))
         deprecated = bool(self._resolved(payload).get("deprecated"))
         found: dict[str, Any] = {
             "name": route.type,
@@ -75,7 +75,7 @@ class Writer:
     def reply(self, cls: MessageClass) -> dict[str, Any]:
         """The value that a command's handler returns."""
         route = routing(cls)
-        payload = self.schemas.of[route.reply, "serialization"]
+        payload = self.schemas.of(route.reply, "serialization")
         examples = list(self._replies(route, payload))
         found = self._reply(f"Reply to {route.type}", "The handler's answer.", "ok", payload, examples)
         found[OWN]["answers"] = route.type
@@ -124,7 +124,7 @@ class Writer:
         if route.key is None:
             return None
         name = wire_name(cls, route.key)
-        field = self._resolved(self._resolved(self.schemas.of[cls, mode_of(cls)]).get("properties", {}).get(name, {}))
+        field = self._resolved(self._resolved(self.schemas.of(cls, mode_of(cls))).get("properties", {}).get(name, {}))
         copied = ("format", "pattern", "enum") if field.get("type") == "string" else ()
         same = {word: field[word] for word in copied if word in field}
         return {"type": "string", "description": f"The field {name}, as text.", **same}
@@ -153,7 +153,8 @@ class Writer:
                 return
 
     def _replies(self, route: Routing, payload: Mapping[str, Any]) -> Iterator[Any]:
-        adapter = reply_adapter(route.reply)
+        reply: Any = route.reply
+        adapter = TypeAdapter[Any](reply)
         for optional in (True, False):
             try:
                 made = example(payload, self.schemas.components, optional=optional)
@@ -181,10 +182,17 @@ def wire_name(cls: type[BaseModel], field: str) -> str:
 
 
 def given_examples(cls: type[BaseModel]) -> list[Any]:
-    """What the user wrote: model_config = ConfigDict(json_schema_extra={"examples": [...]})."""
+    """What the user wrote: model_config = ConfigDict(json_schema_extra={"examples": [...]}). DocumentError, if it is
+    no JSON."""
     extra = cls.model_config.get("json_schema_extra")
     given = extra.get("examples") if isinstance(extra, dict) else None
-    return list(given) if isinstance(given, list) else []
+    if not isinstance(given, list):
+        return []
+    try:
+        json.dumps([item for item in given if not isinstance(item, cls)])
+    except TypeError as error:
+        raise DocumentError(f"{cls.__name__}: an example holds what is no JSON: {error}") from None
+    return list(given)
 
 
 def _key_of(cls: MessageClass, route: Routing, payload: Any) -> str | None:
@@ -195,15 +203,8 @@ def _key_of(cls: MessageClass, route: Routing, payload: Any) -> str | None:
 def _as_written(cls: type[BaseModel], value: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # a deprecated class is described like any other
-        model = cls.model_validate(value) if isinstance(value, cls) else cls.model_validate_json(_dumped(value))
+        model = cls.model_validate(value) if isinstance(value, cls) else cls.model_validate_json(json.dumps(value))
         return json.loads(JSON_SERIALIZER.encode(model))
-
-
-def _dumped(value: Any) -> str:
-    try:
-        return json.dumps(value)
-    except TypeError as error:
-        raise DocumentError(f"an example holds what is no JSON: {error}") from None
 
 
 def _always_there(cls: type[BaseModel], key: str) -> bool:

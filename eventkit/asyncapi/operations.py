@@ -147,6 +147,9 @@ class _Writer:
         }
         if timeout is not None:
             found["timeout"] = _seconds(timeout)
+        batch = operation.handler.batch
+        if batch is not None:
+            found["batch"] = {"size": batch.size, "wait": _seconds(batch.wait)}
         return found
 
     def _reply(self, operation: Operation) -> dict[str, Any]:

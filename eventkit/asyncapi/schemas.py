@@ -53,9 +53,13 @@ class Wanted(NamedTuple):
 
 
 class Schemas(NamedTuple):
-    of: Mapping[tuple[Any, Mode], dict[str, Any]]
-    """The schema of each type; a model's is a reference into the components."""
+    found: Mapping[tuple[int, Mode], dict[str, Any]]
+    """By the type's identity: not every annotation can be hashed."""
     components: Mapping[str, dict[str, Any]]
+
+    def of(self, type_: Any, mode: Mode) -> dict[str, Any]:
+        """The schema of a type that was asked for; a model's is a reference into the components."""
+        return self.found[id(type_), mode]
 
 
 class _Generator(GenerateJsonSchema):
@@ -76,7 +80,7 @@ class _Generator(GenerateJsonSchema):
 
 def describe(wanted: Iterable[Wanted]) -> Schemas:
     """The schemas of all these together, so that what they share stands once. DocumentError names what has none."""
-    items = list(dict.fromkeys(wanted))
+    items = list({(id(item.type), item.mode): item for item in wanted}.values())
     try:
         found, components = _generate(items)
     except _ERRORS:
@@ -88,12 +92,16 @@ def describe(wanted: Iterable[Wanted]) -> Schemas:
     described = {(key, mode): portable(schema) for (key, mode), schema in found.items()}
     for schema in (*portable_components.values(), *described.values()):
         _keep_what_fits(schema, portable_components)
-    by_type = {(item.type, item.mode): described[place, item.mode] for place, item in enumerate(items)}
+    by_type: dict[tuple[int, Mode], dict[str, Any]] = {
+        (id(item.type), item.mode): described[place, item.mode] for place, item in enumerate(items)
+    }
     return Schemas(by_type, portable_components)
 
 
 def _generate(items: list[Wanted]) -> tuple[Mapping[tuple[int, Mode], Any], dict[str, Any]]:
-    inputs = [(place, item.mode, TypeAdapter[Any](item.type)) for place, item in enumerate(items)]
+    inputs: list[tuple[int, Mode, TypeAdapter[Any]]] = [
+        (place, item.mode, TypeAdapter[Any](item.type)) for place, item in enumerate(items)
+    ]
     return TypeAdapter.json_schemas(inputs, ref_template=REF + "{model}", schema_generator=_Generator)
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn, Optional
 
 import typer
 
-from eventkit import discovery
+from eventkit import cli_dead_letters, cli_docs, cli_doctor, cli_status, cli_tail, cli_topics, discovery
 from eventkit.bus import connect
 from eventkit.errors import EventkitError, SettingsError
 from eventkit.loading import NotLoaded, load_services
@@ -27,6 +27,13 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 log = logging.getLogger("eventkit")
 
 _USAGE, _FAILED = 2, 1
+
+app.add_typer(cli_dead_letters.app, name="dead-letters")
+app.add_typer(cli_docs.app, name="docs")
+app.add_typer(cli_topics.app, name="topics")
+app.command()(cli_status.status)
+app.command()(cli_tail.tail)
+app.command()(cli_doctor.doctor)
 
 
 @app.callback()

@@ -1,0 +1,1 @@
+"""Services to run, read and copy."""

@@ -1,0 +1,123 @@
+"""The checks, in environments of their own.
+
+    nox --list
+    nox -s "tests-3.12(redis)"      one Python, one backend
+    nox -s lint typing
+
+Pythons that are not on this machine are skipped, with a word.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+PYTHONS = [version for version in nox.project.python_versions(PROJECT) if version != "3"]
+BACKENDS = ["memory", "redis", "nats", "rabbit", "kafka"]
+CONTAINERS = ["redis", "nats"]
+NO_ENGINE = 75
+"""What tests/containers/engine.py ends with where no engine can be had."""
+
+nox.needs_version = ">=2024.10"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "typing", "tests"]
+
+
+def find_pyenv() -> None:
+    """Put Pythons of pyenv that no `pyenv global` names on the PATH: its shims of them fail."""
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    folders = [str(found) for version in PYTHONS for found in sorted(versions.glob(f"{version}.*/bin"))[-1:]]
+    os.environ["PATH"] = os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)])
+
+
+find_pyenv()
+
+
+def groups(*names: str) -> list[str]:
+    """The requirements of dependency groups: not every pip and uv understands --group."""
+    return nox.project.dependency_groups(PROJECT, *names)
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("backend", BACKENDS, ids=BACKENDS)
+def tests(session: nox.Session, backend: str) -> None:
+    """All tests, those of the backends on one of them."""
+    session.install("-e", ".[all]", *groups("test"))
+    session.run("pytest", "--backend", backend, *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff, and the direction of imports."""
+    session.install("-e", ".", *groups("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """mypy (strict) and pyright."""
+    session.install("-e", ".[all]", *groups("test", "typing"))
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """The wheel, in an environment that has nothing else of this project: without extras, then with tests."""
+    built = Path(session.create_tmp()).resolve()
+    session.install("build")
+    session.run("python", "-m", "build", "--outdir", str(built), ".", silent=True)
+    wheel, sdist = next(built.glob("*.whl")), next(built.glob("*.tar.gz"))
+    session.log(f"built {wheel.name} and {sdist.name}")
+    session.install("--force-reinstall", str(wheel))
+    elsewhere = built / "elsewhere"
+    elsewhere.mkdir()
+    with session.chdir(elsewhere):  # where no source tree can stand in for the wheel
+        session.run("python", ROOT / "tests" / "packaging" / "installed.py", str(wheel))
+        session.install(*groups("test"))
+        shutil.copytree(ROOT / "tests", elsewhere / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", elsewhere)
+        session.run("pytest", "--backend", "memory", "tests/unit", "tests/contract", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmark against FastStream and the raw clients, on real brokers."""
+    session.install("-e", ".[all]", *groups("test"))
+    session.run("python", "-m", "bench", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Every code block of the documents is run."""
+    session.install("-e", ".[all]", *groups("test"))
+    session.run("pytest", "tests/test_readme.py", *session.posargs)
+
+
+@nox.session
+def containers(session: nox.Session) -> None:
+    """The contract on Redis and NATS in containers; skipped where no Docker engine can be had."""
+    session.install("-e", f".[{','.join(CONTAINERS)}]", *groups("test"))
+    backends = [word for name in CONTAINERS for word in ("--backend", name)]
+    contract = [f"{session.bin}/pytest", "tests/test_brokers.py", "tests/contract/test_contract.py", *backends]
+    engine = [f"{session.bin}/python", "tests/containers/engine.py", "--", *contract]
+    done = subprocess.run(engine, check=False).returncode  # session.run cannot tell "no engine" from a failure
+    if done == NO_ENGINE:
+        session.skip("no Docker engine can be had here: see above")
+    if done:
+        session.error(f"the contract did not hold in containers (exit code {done})")
+    ledger = Path("build/ledger.json").replace("build/ledger-containers.json")
+    found = json.loads(ledger.read_text(encoding="utf-8"))["backends"]
+    elsewhere = [name for name in CONTAINERS if found[name]["how"] != "container"]
+    if elsewhere:
+        session.error(f"not in a container: {', '.join(elsewhere)}")

@@ -1,0 +1,119 @@
+"""What the commands share that look at a broker: which groups are meant, the connection, errors in one line."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, NoReturn, Optional, TypeVar
+
+import typer
+
+from eventkit import discovery
+from eventkit.adapter import Group, Provision
+from eventkit.bus import Bus, connect
+from eventkit.cli_table import printable
+from eventkit.errors import DeclarationError, EventkitError, SettingsError
+from eventkit.loading import NotLoaded, load_services
+from eventkit.names import logical
+from eventkit.service import Service
+from eventkit.settings import read_settings
+
+T = TypeVar("T")
+
+USAGE, FAILED, STOPPED = 2, 1, 130
+
+Broker = Annotated[Optional[str], typer.Option(help="Instead of EVENTKIT_BROKER.")]  # noqa: UP045
+Url = Annotated[Optional[str], typer.Option(help="Instead of EVENTKIT_URL.")]  # noqa: UP045
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
+Groups = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--group",
+        "-g",
+        metavar="NAME|MODULE:SERVICE",
+        help="A group by its name, such as shipping or shipping.audit; or all groups of a service, found by "
+        "module:service. May be repeated. Default: the service in EVENTKIT_SERVICE.",
+    ),
+]
+
+
+def services(targets: Sequence[str]) -> list[Service]:
+    """Those that the command line names."""
+    sys.path.insert(0, os.getcwd())
+    try:
+        return load_services(targets)
+    except NotLoaded as error:
+        fail(str(error))
+
+
+def groups(said: Sequence[str] | None) -> dict[str, Group | None]:
+    """The groups that are meant, by name; None where only the name is known, and so not what it reads."""
+    found: dict[str, Group | None] = {}
+    for word in said or _default():
+        if ":" in word:
+            for service in services([word]):
+                found.update({name: group for name, (group, _) in service.groups().items()})
+        else:
+            try:
+                found.setdefault(logical(word, f"--group {word}"), None)
+            except DeclarationError as error:
+                fail(str(error))
+    return found
+
+
+def run(work: Callable[[Bus], Awaitable[T]], broker: str | None, url: str | None) -> T:
+    """Do it on the broker that the environment names. Creates nothing there; what is wrong is said in one line."""
+    named = broker or "the broker"
+    try:
+        named = broker or read_settings(discovery.installed()).broker
+        if named == "memory":
+            fail(
+                "the memory broker lives inside the process that uses it, so nothing of it can be seen from here: "
+                "set EVENTKIT_BROKER and EVENTKIT_URL to a broker that the services share"
+            )
+        return asyncio.run(_connected(work, named, url))
+    except (SettingsError, DeclarationError) as error:
+        fail(str(error))
+    except EventkitError as error:
+        fail(str(error), FAILED)
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        raise typer.Exit(STOPPED) from None
+    except Exception as error:  # noqa: BLE001 a client's own error: a person is told, in one line
+        fail(f"{named} refused it: {describe(error)}", FAILED)
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line, with its class where that says more."""
+    said = printable(str(error).strip())
+    return said if isinstance(error, EventkitError) and said else f"{type(error).__name__}: {said}".rstrip(": ")
+
+
+async def _connected(work: Callable[[Bus], Awaitable[T]], broker: str, url: str | None) -> T:
+    async with connect(broker, url, service="eventkit-cli", provision=Provision.VALIDATE) as bus:
+        return await work(bus)
+
+
+def fail(text: str, code: int = USAGE) -> NoReturn:
+    """Say it, and end."""
+    typer.echo(f"eventkit: {text}", err=True)
+    raise typer.Exit(code)
+
+
+def width() -> int:
+    """Characters of a line of this terminal; of a file or a pipe no limit."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+
+
+def _default() -> Sequence[str]:
+    try:
+        settings = read_settings(discovery.installed())
+    except SettingsError as error:
+        fail(str(error))
+    if "service" in settings.model_fields_set:
+        return [settings.service]
+    fail("say whose: --group shipping, or --group shop.shipping:service for all groups of a service")

@@ -1,0 +1,183 @@
+"""F, continued: what a dead letter says, and that each is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+from eventkit import headers as h
+from eventkit.adapter import Address
+from eventkit.bus import Bus
+from eventkit.contract.checks import Backend, Vacuous, bus, check, eventually, fresh_namespace
+from eventkit.contract.letters import listed
+from eventkit.contract.refusing import Refusing
+from eventkit.copies import STACK, TEXT, Reason
+from eventkit.errors import GiveUp, MessageTooLarge
+from eventkit.messages import Command, Event
+from eventkit.retry import Retry
+from eventkit.service import Service
+
+_LARGEST = 16 * 1024 * 1024
+"""Larger messages are not made."""
+_CUT = 20
+"""Characters that may mark a text as cut."""
+
+
+class Parcel(Event, topic="letters.parcels", key="name"):
+    name: str
+    number: int = 0
+    padding: str = ""
+
+
+class Weigh(Command, service="worker"):
+    number: int
+
+
+def _deep(levels: int) -> None:
+    if levels:
+        _deep(levels - 1)
+    raise LookupError("ließe sich nicht finden ✗ " * 400)
+
+
+@check("F7", "a dead letter says why, where, how often and when, whose it is and what was raised; all of it bounded")
+async def metadata_is_complete(backend: Backend) -> None:
+    namespace = fresh_namespace()
+    service = Service("worker", retry=Retry(attempts=2, first_delay=timedelta(milliseconds=300), jitter=0))
+
+    @service.handler
+    async def parcel(event: Parcel) -> None:
+        if event.number:
+            _deep(event.number)
+        raise ValueError(f"no {event.name}")
+
+    @service.handler
+    async def weigh(command: Weigh) -> None:
+        raise GiveUp("it cannot be weighed")
+
+    began = datetime.now(UTC) - timedelta(seconds=1)
+    async with bus(backend, namespace, "shop") as b, b.run(service):
+        await b.publish(Parcel(name="plain"), id="one", correlation_id="all", headers={"x-tenant": "north"})
+        await b.publish(Parcel(name="deep", number=200), id="two")
+        await b.send(Weigh(number=7), id="three")
+        broken = b.encode(Parcel(name="broken"), id="four")
+        await b.deliver([broken._replace(body=b"{not json")])
+        found = {letter.id: letter for letter in await listed(b, "worker", 4)}
+    ended = datetime.now(UTC) + timedelta(seconds=1)
+
+    one = found["one"]
+    assert (one.type, one.key, one.group, one.origin) == (
+        "Parcel",
+        "plain",
+        "worker",
+        Address("topic", "letters.parcels"),
+    )
+    assert (one.reason, one.attempts, one.redriven) == (Reason.EXHAUSTED, 2, 0)
+    assert one.first_failure is not None
+    assert one.last_failure is not None
+    assert began < one.first_failure < one.last_failure < ended
+    assert one.last_failure - one.first_failure > timedelta(milliseconds=290), "the second attempt came later"
+    assert (one.error_type, one.error_message) == ("ValueError", "no plain")
+    assert one.error_stack is not None
+    assert 'raise ValueError(f"no {event.name}")' in one.error_stack, one.error_stack
+    assert one.read(Parcel) == Parcel(name="plain")
+    assert dict(one.headers) == {"x-tenant": "north"}
+    assert (one.message.headers[h.SOURCE], one.message.headers[h.CORRELATION]) == ("shop", "all")
+    assert "plain" in str(one.body)
+    assert "north" not in repr(one)
+
+    two = found["two"]
+    assert two.error_message is not None
+    assert two.error_stack is not None
+    assert TEXT <= len(two.error_message) <= TEXT + _CUT
+    assert STACK <= len(two.error_stack) <= STACK + _CUT
+    assert "cut" in two.error_message[-_CUT:]
+    assert "cut" in two.error_stack[:_CUT]
+    assert two.error_message.startswith("ließe sich nicht finden ✗ ließe")
+
+    three = found["three"]
+    assert (three.type, three.key, three.reason, three.attempts) == ("Weigh", None, Reason.GAVE_UP, 1)
+    assert three.origin == Address("inbox", "worker")
+    assert three.error_message == "it cannot be weighed"
+    assert three.first_failure == three.last_failure
+    four = found["four"]
+    assert (four.reason, four.attempts, four.body) == (Reason.UNDECODABLE, 1, b"{not json")
+    assert four.error_message
+
+
+@check("F19", "a dead letter fits wherever the message fitted, however large that was; so does its retry")
+async def letter_fits(backend: Backend) -> None:
+    namespace = fresh_namespace()
+    service = Service("worker", retry=Retry(attempts=2, first_delay=timedelta(0), jitter=0))
+    works = False
+    handled: list[int] = []
+
+    @service.handler
+    async def parcel(event: Parcel) -> None:
+        if not works:
+            _deep(200)
+        handled.append(len(event.padding))
+
+    adapter = backend.adapter(namespace)
+    limit = (await adapter.start(15.0)).message_bytes
+    await adapter.stop(5.0)
+    if limit > _LARGEST:
+        raise Vacuous(f"a message may have {limit:,} bytes here, and a copy more than that")
+    async with bus(backend, namespace) as b, b.run(service):
+        for less in range(0, 20_000, 200):
+            try:
+                await b.publish(Parcel(name="", padding="x" * (limit - less)))
+            except MessageTooLarge:
+                continue
+            break
+        else:
+            raise AssertionError(f"no message near the limit of {limit:,} bytes can be published")
+        (letter,) = await listed(b, "worker", 1)
+        assert letter.error_type == "LookupError"
+        assert letter.body is not None
+        assert len(letter.body) > limit - 20_000
+        works = True
+        assert await b.dead_letters("worker").retry(all=True) == 1
+        await eventually(lambda: handled, "it is handled at last")
+
+
+@check("F11", "while dead letters cannot be written their messages are kept: each is one dead letter in the end")
+async def refused_letter_is_kept(backend: Backend) -> None:
+    namespace = fresh_namespace()
+    service = Service("worker", retry=Retry(attempts=1), stop_timeout=timedelta(seconds=2))
+    calls: Counter[str] = Counter()
+
+    @service.handler
+    async def parcel(event: Parcel) -> None:
+        calls[event.name] += 1
+        if event.number:
+            raise RuntimeError("never")
+
+    @service.handler
+    async def weigh(command: Weigh) -> None:
+        calls[f"weigh {command.number}"] += 1
+        raise GiveUp("never")
+
+    names = [f"bad {n}" for n in range(3)]
+    broken = Refusing(backend.adapter(namespace))
+    broken.refuses = lambda address: address.kind == "dead"
+    async with Bus(broken.adapter, source="contract") as b:
+        async with b.run(service) as running:
+            await b.publish_many([Parcel(name=name, number=1) for name in names])
+            await b.send(Weigh(number=1))
+            await eventually(lambda: broken.count >= 8, "each is refused, and asked for again", 10.0)
+            await b.publish(Parcel(name="good"))
+            await eventually(lambda: calls["good"], "the others go on")
+            await listed(b, "worker", 0)
+            assert running.health().ok
+            assert calls == {**dict.fromkeys(names, 1), "weigh 1": 1, "good": 1}, "their handlers ran again"
+            broken.refuses = lambda address: False
+            await listed(b, "worker", 4, within=15.0)
+            broken.refuses = lambda address: address.kind == "dead"
+            await b.publish(Parcel(name="last", number=1), id="last")
+            refused = broken.count
+            await eventually(lambda: broken.count > refused, "the last one is refused")
+        broken.refuses = lambda address: False
+        async with b.run(service):
+            found = await listed(b, "worker", 5, within=30.0)
+    assert Counter(letter.key for letter in found) == dict.fromkeys([*names, "last", None], 1)
+    assert all(letter.attempts == 1 and letter.error_type for letter in found)

@@ -18,6 +18,7 @@ from eventkit.memory import MemoryAdapter, Store
 from eventkit.messages import Command, Event, routing
 from eventkit.running import Running
 from eventkit.service import Service
+from eventkit.testing.overrides import Overrides, overridden
 from eventkit.watching import Happened, What
 from eventkit.wire import JSON_SERIALIZER, Serializer, decode
 
@@ -192,22 +193,26 @@ class Harness:
 
 
 @asynccontextmanager
-async def run(*services: Service, serializer: Serializer = JSON_SERIALIZER) -> AsyncIterator[Harness]:
+async def run(
+    *services: Service, serializer: Serializer = JSON_SERIALIZER, overrides: Overrides | None = None
+) -> AsyncIterator[Harness]:
     """Run services in memory, always: no environment is read, nothing is shared with other tests.
 
+    `overrides={get_session: lambda: fake}` puts another dependency in the place of each `Depends(get_session)`.
     An exception that leaves it, such as a failed assertion, takes along a note of all that happened, in order.
     """
     store, clock = Store(), VirtualClock()
     happened: list[Happened] = []
     adapter = MemoryAdapter(Connection(url=None, namespace="", client="test"), store=store, clock=clock)
     bus = Bus(adapter, source="test", serializer=serializer, clock=clock, watch=happened.append)
-    async with bus, bus.run(*services) as running:
-        harness = Harness(bus, running, store, clock, happened)
-        try:
-            yield harness
-        except Exception as error:
-            error.add_note(f"what happened, in order:\n{harness.story()}")
-            raise
+    with overridden(services, overrides or {}):
+        async with bus, bus.run(*services) as running:
+            harness = Harness(bus, running, store, clock, happened)
+            try:
+                yield harness
+            except Exception as error:
+                error.add_note(f"what happened, in order:\n{harness.story()}")
+                raise
 
 
 def _line(place: int, item: Happened) -> str:

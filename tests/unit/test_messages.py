@@ -354,7 +354,20 @@ def test_a_subclass_has_no_upcasters_of_its_parent() -> None:
 
 
 def test_a_wire_name_finds_its_class() -> None:
-    assert declared("orders", "OrderPlaced") is OrderPlaced
-    assert declared("elsewhere", "OrderPlaced") is None
-    assert declared("orders", "NoSuchType") is None
+    class Found(Event, topic="found.by.name"):
+        pass
+
+    class Twice(Event, topic="found.by.name"):
+        pass
+
+    class Again(Event, topic="found.by.name", type="Twice"):
+        pass
+
+    Again.__module__ = "shop.orders"
+    assert declared("found.by.name", "Found", "shop.audit") is Found
+    assert declared("found.by.name", "Twice", __name__) is Twice, "of two, the one of the handler's own module"
+    assert declared("found.by.name", "Twice", "shop.audit") is Again, "of two, the one of the handler's package"
+    assert declared("found.by.name", "Twice", "billing") is None, "one of two would be a guess"
+    assert declared("elsewhere", "Found", __name__) is None
+    assert declared("found.by.name", "NoSuchType", __name__) is None
     assert Undeclared.model_validate({"any": [1]}).model_dump() == {"any": [1]}

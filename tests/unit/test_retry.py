@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eventkit import DeclarationError, GiveUp, Retry
+from eventkit import DeclarationError, GiveUp, Retry, RetryLater
 
 SECOND = timedelta(seconds=1)
 
@@ -69,3 +69,22 @@ def test_in_order_adds_up_all_waits() -> None:
     Retry(in_order=True, attempts=7, first_delay=timedelta(seconds=10), factor=1)  # six waits: 60 s
     with pytest.raises(DeclarationError, match="for 70 s"):
         Retry(in_order=True, attempts=8, first_delay=timedelta(seconds=10), factor=1)
+
+
+def test_a_delay_that_the_handler_names_takes_the_place_of_ours() -> None:
+    retry = Retry(attempts=3, first_delay=SECOND, max_delay=SECOND, jitter=0.5)
+    assert retry.allows(1, RetryLater(SECOND))
+    assert not retry.allows(3, RetryLater(SECOND)), "it is a failure like any other"
+    assert retry.delay(1, RetryLater(timedelta(hours=2))) == timedelta(hours=2)
+    assert retry.delay(2, RetryLater(timedelta(0))) == timedelta(0)
+    assert retry.delay(1, RetryLater(timedelta(days=9))) == timedelta(hours=24)
+    assert retry.delay(1, ValueError()) <= timedelta(seconds=1.5)
+    in_order = Retry(in_order=True, attempts=4)
+    assert in_order.delay(1, RetryLater(timedelta(hours=2))) == timedelta(seconds=20)
+    assert in_order.delay(1, RetryLater(SECOND)) == SECOND
+
+
+@pytest.mark.parametrize("delay", [-SECOND, 30, None])
+def test_a_delay_is_a_timedelta(delay: Any) -> None:
+    with pytest.raises(TypeError, match="as a timedelta of zero or more"):
+        RetryLater(delay)

@@ -1,8 +1,11 @@
 """Events and commands, written once; the broker is a setting."""
 
 from eventkit.adapter import Delivery, Message, Provision
+from eventkit.batches import Batch
 from eventkit.bus import Bus, connect
 from eventkit.context import Context
+from eventkit.copies import Reason
+from eventkit.dead_letters import DeadLetters
 from eventkit.errors import (
     AdapterNotFound,
     BrokerUnavailable,
@@ -10,22 +13,29 @@ from eventkit.errors import (
     Closed,
     CommandFailed,
     CommandRejected,
+    DeadLetterError,
     DeclarationError,
     EventkitError,
     Failure,
     GiveUp,
     InvalidMessage,
+    LetterFailure,
     MessageTooLarge,
+    NoDeadLetter,
     NoOwner,
     NotProvisioned,
+    PartialFailure,
     PublishError,
     Reject,
     RequestError,
     RequestTimeout,
+    RetriedTooOften,
+    RetryLater,
     SettingsError,
     UndecodableMessage,
     UnknownMessage,
 )
+from eventkit.letter import DeadLetter
 from eventkit.messages import Command, Event, Topic, Undeclared
 from eventkit.parameters import Depends
 from eventkit.retry import Retry
@@ -35,6 +45,7 @@ from eventkit.wire import Serializer
 
 __all__ = [
     "AdapterNotFound",
+    "Batch",
     "BrokerUnavailable",
     "Bus",
     "CallNext",
@@ -44,6 +55,9 @@ __all__ = [
     "CommandFailed",
     "CommandRejected",
     "Context",
+    "DeadLetter",
+    "DeadLetterError",
+    "DeadLetters",
     "DeclarationError",
     "Delivery",
     "Depends",
@@ -53,17 +67,23 @@ __all__ = [
     "GiveUp",
     "Health",
     "InvalidMessage",
+    "LetterFailure",
     "Message",
     "MessageTooLarge",
     "Middleware",
+    "NoDeadLetter",
     "NoOwner",
     "NotProvisioned",
+    "PartialFailure",
     "Provision",
     "PublishError",
+    "Reason",
     "Reject",
     "RequestError",
     "RequestTimeout",
+    "RetriedTooOften",
     "Retry",
+    "RetryLater",
     "Router",
     "Running",
     "Serializer",

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterable, Mapping
-from datetime import timedelta
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from pydantic import SecretStr
 
 from eventkit import bus as asynchronous
+from eventkit import dead_letters as letters
 from eventkit.adapter import Adapter, Provision
+from eventkit.copies import Reason
 from eventkit.errors import Closed
+from eventkit.letter import DeadLetter, MessageClass
 from eventkit.messages import Command, Event
 from eventkit.wire import JSON_SERIALIZER, Serializer
 
@@ -122,6 +125,10 @@ class Bus:
         """As `eventkit.Bus.request`."""
         return self._wait(self._bus.request(command, timeout=timeout, correlation_id=correlation_id, headers=headers))
 
+    def dead_letters(self, group: str) -> DeadLetters:
+        """As `eventkit.Bus.dead_letters`."""
+        return DeadLetters(self._bus.dead_letters(group), self._wait)
+
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         if self._loop is None:
             work.close()
@@ -133,6 +140,73 @@ class Bus:
         if loop is not None and self._thread is not None:
             loop.call_soon_threadsafe(loop.stop)
             self._thread.join(_END)
+
+
+class _Wait(Protocol):
+    def __call__(self, work: Coroutine[Any, Any, T], /) -> T: ...
+
+
+class DeadLetters:
+    """The dead letters of one group, as `eventkit.DeadLetters`. Made by `Bus.dead_letters`."""
+
+    def __init__(self, found: letters.DeadLetters, wait: _Wait) -> None:
+        self._found = found
+        self._wait = wait
+
+    @property
+    def group(self) -> str:
+        """Whose dead letters these are."""
+        return self._found.group
+
+    def list(
+        self,
+        *ids: str,
+        type: MessageClass | str | None = None,
+        reason: Reason | str | None = None,
+        since: datetime | timedelta | None = None,
+    ) -> Iterator[DeadLetter]:
+        """As `eventkit.DeadLetters.list`."""
+        found = self._found.list(*ids, type=type, reason=reason, since=since)
+        try:
+            while (letter := self._wait(_next(found))) is not None:
+                yield letter
+        finally:
+            self._wait(_close(found))
+
+    def show(self, id: str) -> DeadLetter:
+        """As `eventkit.DeadLetters.show`."""
+        return self._wait(self._found.show(id))
+
+    def retry(
+        self,
+        *ids: str,
+        type: MessageClass | str | None = None,
+        reason: Reason | str | None = None,
+        since: datetime | timedelta | None = None,
+        all: bool = False,
+        force: bool = False,
+    ) -> int:
+        """As `eventkit.DeadLetters.retry`."""
+        return self._wait(self._found.retry(*ids, type=type, reason=reason, since=since, all=all, force=force))
+
+    def discard(
+        self,
+        *ids: str,
+        type: MessageClass | str | None = None,
+        reason: Reason | str | None = None,
+        since: datetime | timedelta | None = None,
+        all: bool = False,
+    ) -> int:
+        """As `eventkit.DeadLetters.discard`."""
+        return self._wait(self._found.discard(*ids, type=type, reason=reason, since=since, all=all))
+
+
+async def _next(found: AsyncGenerator[DeadLetter, None]) -> DeadLetter | None:
+    return await anext(found, None)
+
+
+async def _close(found: AsyncGenerator[DeadLetter, None]) -> None:
+    await found.aclose()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

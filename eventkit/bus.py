@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,23 +14,27 @@ from pydantic import SecretStr
 from eventkit import discovery
 from eventkit import headers as h
 from eventkit.adapter import Adapter, Connection, Message, Provision
+from eventkit.adopting import BrokerObject
 from eventkit.clock import Clock, SystemClock
+from eventkit.dead_letters import DeadLetters
 from eventkit.errors import (
     BrokerUnavailable,
     Closed,
     DeclarationError,
     EventkitError,
     Failure,
+    InvalidMessage,
     PublishError,
     SettingsError,
 )
+from eventkit.many import Many
 from eventkit.messages import Command, Event, routing
 from eventkit.publishing import Publisher, permanent
 from eventkit.requests import Requests, outcome
 from eventkit.retry import LONGEST
 from eventkit.running import Core, Running
 from eventkit.service import Service
-from eventkit.settings import read_adapter_settings, read_settings
+from eventkit.settings import Settings, read_adapter_settings, read_settings
 from eventkit.watching import Happened, Watch, What
 from eventkit.wire import JSON_SERIALIZER, Envelope, Serializer, encode, new_id
 
@@ -39,16 +42,12 @@ R = TypeVar("R")
 
 log = logging.getLogger("eventkit")
 
-_CHUNK = 500
-"""Messages that publish_many encodes and hands over at once."""
-_CHUNKS = 4
-"""Chunks of publish_many under way at once."""
 _START = 10.0
 """Seconds to reach the broker at start."""
 
 
 def connect(
-    broker: str | None = None,
+    broker: str | BrokerObject | None = None,
     url: str | SecretStr | None = None,
     *,
     service: str | None = None,
@@ -63,7 +62,9 @@ def connect(
 
     Each argument that is not None takes the place of its variable: `broker` of EVENTKIT_BROKER, `url` of EVENTKIT_URL,
     `service` (the source of what this bus publishes) of EVENTKIT_SERVICE, and so on. `adapter` takes a ready one
-    instead, and then the environment's broker and url are not read. No connection is opened before `async with`.
+    instead, and then the environment's broker and url are not read. `broker` may be a FastStream broker object, such
+    as a `RedisBroker`: then its connection settings are used, and its own subscribers go on working; the object stays
+    its owner's to start and stop. No connection is opened before `async with`.
 
     Raises SettingsError for a wrong or mistyped setting, AdapterNotFound for an unknown broker or a missing extra.
     """
@@ -75,14 +76,26 @@ def connect(
     except ValueError as error:
         raise SettingsError(f"provision={provision!r}: it is create, validate or assume") from error
     if adapter is None:
-        name = broker or settings.broker
-        if name == "memory" and broker is None and "broker" not in settings.model_fields_set:
-            log.warning("EVENTKIT_BROKER is not set: messages stay in this process's memory and end with it")
-        cls = discovery.load(name)
-        secret = SecretStr(url) if isinstance(url, str) else url or settings.url
-        own = None if cls.settings is None else read_adapter_settings(cls.settings)
-        adapter = cls(Connection(url=secret, namespace=namespace, client=source, settings=own))
+        adapter = _adapter(broker, url, settings, namespace, source)
     return Bus(adapter, source=source, provision=how, serializer=serializer, clock=clock, watch=watch)
+
+
+def _adapter(
+    broker: str | BrokerObject | None, url: str | SecretStr | None, settings: Settings, namespace: str, client: str
+) -> Adapter:
+    if not isinstance(broker, str | None):
+        if url is not None:
+            raise SettingsError("connect(broker=<object>, url=...): the object has a URL already; leave url out")
+        adopting = discovery.adopting(broker)
+        own = None if adopting.settings is None else read_adapter_settings(adopting.settings)
+        return adopting.from_broker(broker, Connection(url=None, namespace=namespace, client=client, settings=own))
+    name = broker or settings.broker
+    if name == "memory" and broker is None and "broker" not in settings.model_fields_set:
+        log.warning("EVENTKIT_BROKER is not set: messages stay in this process's memory and end with it")
+    cls = discovery.load(name)
+    secret = SecretStr(url) if isinstance(url, str) else url or settings.url
+    own = None if cls.settings is None else read_adapter_settings(cls.settings)
+    return cls(Connection(url=secret, namespace=namespace, client=client, settings=own))
 
 
 class Bus:
@@ -188,44 +201,26 @@ class Bus:
     async def publish_many(self, events: Iterable[Event], *, headers: Mapping[str, str] | None = None) -> None:
         """Publish many events, pipelined, in order per key; returns when the broker has all.
 
-        PublishError says in `failures` which were not confirmed; all others were.
+        PublishError says in `failures` which were not confirmed, and which cannot be written; all others were
+        confirmed. Something that is no event at all raises DeclarationError, after those before it went out.
         """
-        core = self._open()
+        many = Many(self._open().publisher, self._happened)
         about = self._about(headers=headers)
-        failures: list[Failure] = []
-        pending: set[asyncio.Task[None]] = set()
-
-        async def put(first: int, chunk: Sequence[Event], messages: Sequence[Message]) -> None:
-            answers = await core.publisher.publish_batch(messages)
-            for place, (event, message, error) in enumerate(zip(chunk, messages, answers, strict=True)):
-                if error is None:
-                    self._happened(message, event)
-                else:
-                    failures.append(Failure(first + place, event, error, unknown=not permanent(error)))
-
-        first = 0
-        chunk: list[Event] = []
-        messages: list[Message] = []
-        for event in events:
-            if not isinstance(event, Event):
-                raise _wrong_verb("publish", event)
-            chunk.append(event)
-            messages.append(encode(event, about, self._serializer))
-            if len(chunk) == _CHUNK:
-                await core.publisher.ensure(messages)
-                pending.add(asyncio.ensure_future(put(first, chunk, messages)))
-                first, chunk, messages = first + len(chunk), [], []
-                if len(pending) >= _CHUNKS:
-                    _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                else:
-                    await asyncio.sleep(0)
-        await core.publisher.ensure(messages)
-        pending.add(asyncio.ensure_future(put(first, chunk, messages)))
-        await asyncio.gather(*pending)
+        try:
+            for event in events:
+                if not isinstance(event, Event):
+                    raise _wrong_verb("publish", event)
+                try:
+                    many.add(event, encode(event, about, self._serializer))
+                except InvalidMessage as error:
+                    many.refuse(event, error)
+                if many.full:
+                    await many.hand_over()
+        finally:
+            failures = await many.end()
         if failures:
-            failures.sort(key=lambda failure: failure.index)
             raise PublishError(
-                f"{len(failures)} of {first + len(chunk)} events were not confirmed by {self.broker}; the first, "
+                f"{len(failures)} of {many.count} events were not confirmed by {self.broker}; the first, "
                 f"number {failures[0].index}: {failures[0].error!r}",
                 failures,
             ) from failures[0].error
@@ -278,9 +273,14 @@ class Bus:
         the headers of a web request, say. What a call says itself wins. It is open as long as this bus is.
         """
         other = copy.copy(self)
-        other._correlation_id = correlation_id or self._correlation_id
-        other._headers = {**self._headers, **h.check(headers)}
+        other._correlation_id = correlation_id or self._correlation_id  # noqa: SLF001 one of our own
+        other._headers = {**self._headers, **h.check(headers)}  # noqa: SLF001
         return other
+
+    def dead_letters(self, group: str) -> DeadLetters:
+        """What this group has given up on: to list, show, retry and discard. A service's name is its group's name."""
+        core = self._open()
+        return DeadLetters(core.adapter, core.publisher, core.clock, core.serializer, group)
 
     def run(self, *services: Service) -> Running:
         """Run services in this process: `async with bus.run(orders, payments): ...`."""
@@ -369,6 +369,8 @@ class Bus:
 
 def _wrong_verb(verb: str, given: object) -> DeclarationError:
     name = type(given).__name__
+    if isinstance(given, type):
+        return DeclarationError(f"{verb}() takes a message, not its class: make one, {given.__name__}(...)")
     if isinstance(given, Event):
         return DeclarationError(f"{name} is an event: {verb}() takes commands; publish() it")
     if isinstance(given, Command):

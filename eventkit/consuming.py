@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
-from eventkit.adapter import RELEASE, Adapter, Consumer, Delivery, Group, Settlement
+from eventkit import batching
+from eventkit.adapter import DONE, RELEASE, Adapter, Consumer, Delivery, Group, Settlement
 from eventkit.clock import Clock, sleep
-from eventkit.lanes import Lanes
+from eventkit.gathering import Gathered, Joined
+from eventkit.lanes import Gate, Lanes
 from eventkit.outcomes import Counts, Outcomes, Wait, about
 
 log = logging.getLogger("eventkit")
@@ -28,7 +32,10 @@ class Consuming:
         self._outcomes = outcomes
         self._adapter = adapter
         self._clock = clock
-        self._lanes: Lanes[Delivery] = Lanes(self._process, concurrency, clock.call_later)
+        self._lanes: Lanes[Delivery | Gathered] = Lanes(self._process, concurrency, clock.call_later)
+        self._gatherer = outcomes.gatherer
+        if self._gatherer is not None:
+            self._gatherer.submit = functools.partial(self._lanes.add, None)
         self._consumer: Consumer | None = None
         self._live = asyncio.Event()
         self._held: dict[int, Delivery] = {}
@@ -46,8 +53,8 @@ class Consuming:
 
     @property
     def sleeping(self) -> int:
-        """Deliveries that wait for the clock in their lane, and those behind them."""
-        return self._lanes.asleep
+        """Deliveries that wait for the clock in their lane or in a batch, and those behind them."""
+        return self._lanes.asleep + (self._gatherer.sleeping if self._gatherer is not None else 0)
 
     @property
     def error(self) -> Exception | None:
@@ -76,7 +83,8 @@ class Consuming:
         mine = [(key, delivery) for key, delivery in self._held.items() if belongs(delivery)]
         last = max((at for at, (key, d) in enumerate(mine) if key in self._started or needed(d)), default=-1)
         self._forget(key for key, _ in mine[last + 1 :])
-        await self._wait_for([key for key, _ in mine[: last + 1]])
+        with self._hurried():
+            await self._wait_for([key for key, _ in mine[: last + 1]])
 
     def unsettled(self, delivery: Delivery, how: Settlement, error: Exception, /) -> None:
         log.warning("%s: could not settle %s, trying again: %r", self.group.name, about(delivery.message), error)
@@ -104,7 +112,8 @@ class Consuming:
             consumer.settle(delivery, RELEASE)
         try:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + timeout):
-                await self._wait_for(list(self._held))
+                with self._hurried():
+                    await self._wait_for(list(self._held))
         except TimeoutError:
             log.warning(
                 "%s: %d messages were not finished within %g s and are given back: %s",
@@ -116,8 +125,9 @@ class Consuming:
         self._outcomes.aborting = True
         left = self._forget(key for key in list(self._held) if key not in self._started)
         await self._lanes.close()
-        for delivery in left:
+        for delivery in (*left, *self._held.values()):  # what is held still had joined a batch that was not begun
             consumer.settle(delivery, RELEASE)
+        self._held.clear()
         await consumer.stop(max(ends - time.monotonic(), 1.0))
         self._consumer = None
 
@@ -126,7 +136,9 @@ class Consuming:
         out = set(keys)
         if not out:
             return []
-        dropped = self._lanes.drop(lambda delivery: id(delivery) not in out)
+        dropped = [item for item in self._lanes.drop(lambda item: id(item) not in out) if isinstance(item, Delivery)]
+        if self._gatherer is not None:
+            dropped += self._gatherer.drop(lambda delivery: id(delivery) not in out)
         for delivery in dropped:
             del self._held[id(delivery)]
             self._outcomes.forget(delivery)
@@ -142,30 +154,71 @@ class Consuming:
 
     # one delivery
 
-    async def _process(self, delivery: Delivery) -> float | None:
-        key = id(delivery)
+    async def _process(self, item: Delivery | Gathered) -> float | Gate | None:
+        if isinstance(item, Gathered):
+            await self._process_batch(item)
+            return None
+        key = id(item)
         self._started.add(key)
         try:
-            how = await self._outcomes.decide(delivery)
+            how = await self._outcomes.decide(item)
         except asyncio.CancelledError:
             if not self._outcomes.aborting:
                 raise
             how = RELEASE
         except Exception:
-            log.exception(
-                "%s: eventkit itself failed on %s; it is given back", self.group.name, about(delivery.message)
-            )
+            log.exception("%s: eventkit itself failed on %s; it is given back", self.group.name, about(item.message))
             await sleep(self._clock, _SETTLE_AGAIN)
             how = RELEASE
+        if how is not DONE and isinstance(how, (Wait, Gate, Joined)):
+            if isinstance(how, Joined):
+                return None  # settled with its batch, and as good as started until then
+            self._started.discard(key)
+            return how.seconds if isinstance(how, Wait) else how
         self._started.discard(key)
-        if isinstance(how, Wait):
-            return how.seconds
+        if self._gatherer is None:  # `_settle`, without the price of a call for each message
+            if self._consumer is not None:
+                self._consumer.settle(item, how)
+            del self._held[key]
+            if self._waiters:
+                self._tell_waiters(key)
+        else:
+            self._settle(item, how)
+        return None
+
+    async def _process_batch(self, batch: Gathered) -> None:
+        answers: Sequence[Settlement | Wait]
+        try:
+            answers = await batching.decide(self._outcomes, batch)
+        except asyncio.CancelledError:
+            if not self._outcomes.aborting:
+                raise
+            answers = [RELEASE] * len(batch.items)
+        except Exception:
+            log.exception("%s: eventkit itself failed on a batch; it is given back", self.group.name)
+            await sleep(self._clock, _SETTLE_AGAIN)
+            answers = [RELEASE] * len(batch.items)
+        for item, how in zip(batch.items, answers, strict=True):
+            self._started.discard(id(item.arrived))
+            if isinstance(how, Wait):
+                assert self._gatherer is not None
+                self._gatherer.again(item.arrived, how.seconds)
+            else:
+                self._settle(item.arrived, how)
+
+    def _settle(self, delivery: Delivery, how: Settlement) -> None:
         if self._consumer is not None:
             self._consumer.settle(delivery, how)
+        key = id(delivery)
         del self._held[key]
+        if self._gatherer is not None:
+            self._gatherer.settled(delivery)
         if self._waiters:
             self._tell_waiters(key)
-        return None
+
+    def _hurried(self) -> AbstractContextManager[None]:
+        """Meanwhile nothing waits for a batch to be full."""
+        return self._gatherer.hurried() if self._gatherer is not None else nullcontext()
 
     def _tell_waiters(self, key: int) -> None:
         for missing, done in self._waiters:

@@ -77,7 +77,10 @@ def dead(
 
 
 def redrive(letter: Message, group: Group) -> Message:
-    """A dead letter to be tried again, by the group that failed and no other: attempt 1, one redrive more."""
+    """A dead letter to be tried again, by the group that failed and no other: attempt 1, one redrive more.
+
+    A person wants it done now: no requester waits for it any more, and it does not expire.
+    """
     count = redriven(letter) + 1
     headers = {name: value for name, value in letter.headers.items() if name not in _FAILURE}
     original = headers.get(h.ID, "")
@@ -86,8 +89,8 @@ def redrive(letter: Message, group: Group) -> Message:
         h.REDRIVEN: str(count),
         h.MESSAGE_ID: f"{original}.{group.name}.redrive.{count}",
     }
-    headers.pop(h.FIRST_FAILURE, None)
-    headers.pop(h.WAITED, None)
+    for name in (h.FIRST_FAILURE, h.WAITED, h.DUE, h.EXPIRY, h.REPLY_TO):
+        headers.pop(name, None)
     return Message(group.retry, letter.type, letter.key, headers, letter.body)
 
 

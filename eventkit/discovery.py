@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import typing
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol, Self
 
-from eventkit.adapter import Adapter
+from eventkit.adapter import Adapter, Connection
+from eventkit.adopting import BrokerObject
 from eventkit.errors import AdapterNotFound
 
 GROUP = "eventkit.adapters"
 _DISTRIBUTION = "faststream-eventkit"
+
+
+class Adopting(Adapter, Protocol):
+    """An adapter that can take over a FastStream broker object."""
+
+    @classmethod
+    def from_broker(cls, broker: BrokerObject, connection: Connection, /) -> Self:
+        """Connects as that object does. SettingsError where it is of a kind that cannot be used."""
+        ...
 
 
 def installed() -> Sequence[str]:
@@ -33,6 +45,24 @@ def load(name: str) -> type[Adapter]:
             f"the client library of {name!r} is not installed ({error}): pip install '{_DISTRIBUTION}[{name}]'"
         ) from error
     return found
+
+
+def adopting(broker: BrokerObject) -> type[Adopting]:
+    """The adapter that takes over this FastStream broker object, found by the module of its class.
+
+    AdapterNotFound names the class where no adapter does.
+    """
+    words = {word for cls in type(broker).__mro__ for word in cls.__module__.split(".")}
+    for name in installed():
+        if name in words:
+            found = load(name)
+            if hasattr(found, "from_broker"):
+                return typing.cast("type[Adopting]", found)
+    cls = type(broker)
+    raise AdapterNotFound(
+        f"connect(broker=...): no adapter takes a {cls.__module__}.{cls.__qualname__}; give a name "
+        f"({', '.join(installed())}) or the FastStream broker object of one of them"
+    )
 
 
 def _points() -> Sequence[EntryPoint]:

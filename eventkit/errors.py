@@ -14,20 +14,26 @@
     │   └── NoOwner              a command whose service has no inbox on this broker
     ├── UndecodableMessage       a received message that cannot become its class
     ├── UnknownMessage           a received command of a type that nobody here handles
+    ├── DeadLetterError          dead letters that could not be read, retried or discarded; `failures` says which
+    │   ├── NoDeadLetter         there is none of that id
+    │   └── RetriedTooOften      it has come back again and again: to retry it once more needs force
     └── RequestError             a request that brought no reply
         ├── RequestTimeout       no reply in time; no proof that it did not happen
         ├── CommandRejected      the service refused it: a finished outcome
         └── CommandFailed        its handler failed for good
 
-Two exceptions are not errors but outcomes that a handler raises:
+Three exceptions are not errors but outcomes that a handler raises:
 
-    Reject    this command is refused for a business reason
-    GiveUp    do not try this message again: dead letter now
+    Reject      this command is refused for a business reason
+    GiveUp      do not try this message again: dead letter now
+    RetryLater  try this message again after a delay that the handler names
+
+and a fourth says which messages of a batch failed: PartialFailure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -118,6 +124,33 @@ class UnknownMessage(EventkitError):
     """A received command is of a type, or of a newer version, that this service does not handle."""
 
 
+@dataclass(frozen=True, slots=True)
+class LetterFailure:
+    """One dead letter that could not be retried or discarded: it is still there."""
+
+    id: str
+    error: Exception
+    """Why: the client's own error, or one of eventkit's."""
+
+
+class DeadLetterError(EventkitError):
+    """Dead letters could not be read, retried or discarded. Those that are not in `failures` were."""
+
+    def __init__(self, text: str, *, done: int = 0, failures: Sequence[LetterFailure] = ()) -> None:
+        super().__init__(text)
+        self.done = done
+        """How many were retried or discarded all the same."""
+        self.failures = tuple(failures)
+
+
+class NoDeadLetter(DeadLetterError):
+    """The group has no dead letter of that id."""
+
+
+class RetriedTooOften(DeadLetterError):
+    """A dead letter was retried several times and came back each time: once more needs `force`."""
+
+
 class RequestError(EventkitError):
     """A request brought no reply."""
 
@@ -165,3 +198,35 @@ class Reject(Exception):
 
 class GiveUp(Exception):
     """Raised by a handler: trying again is of no use. The message becomes a dead letter now, reason `gave-up`."""
+
+
+class RetryLater(Exception):
+    """Raised by a handler: this attempt failed, and the next one is to wait so long, whatever its `Retry` says.
+
+    For a delay that somebody else names, such as an HTTP 429 with Retry-After:
+    `raise RetryLater(timedelta(seconds=30), "slow down") from error`. It is a failure like any other and uses up an
+    attempt; past the last one the message is a dead letter. Longer than 24 hours is 24 hours. With
+    `Retry(in_order=True)` it is no longer than an even share of the 60 s that a message may wait in all.
+    """
+
+    def __init__(self, delay: timedelta, reason: str = "") -> None:
+        if not isinstance(delay, timedelta) or delay < timedelta(0):
+            raise TypeError(f"RetryLater({delay!r}): how long to wait, as a timedelta of zero or more")
+        super().__init__(reason or f"to be tried again in {delay.total_seconds():g} s")
+        self.delay = delay
+
+
+class PartialFailure(Exception):
+    """Raised by a handler of a batch: these messages failed, by their index in the list; the others are done.
+
+    `raise PartialFailure({3: error})`. Each error is what a handler of one message would have raised for it: that one
+    is tried again by the handler's `Retry`, given up on (`GiveUp`) or refused (`Reject`). A handler that returns
+    something for each message gives that list as `results`: what stands there for those that failed is passed over.
+    """
+
+    def __init__(self, errors: Mapping[int, BaseException], results: Sequence[object] | None = None) -> None:
+        if not errors or not all(isinstance(error, BaseException) for error in errors.values()):
+            raise TypeError("PartialFailure takes the errors by the index of their message: PartialFailure({0: error})")
+        super().__init__(f"{len(errors)} failed: {', '.join(f'{at}: {error!r}' for at, error in errors.items())}")
+        self.errors = dict(errors)
+        self.results = results

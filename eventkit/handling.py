@@ -25,6 +25,7 @@ class Entry:
     __slots__ = (
         "_decode",
         "address",
+        "batch",
         "cls",
         "commands",
         "handler",
@@ -50,6 +51,7 @@ class Entry:
         self.name = handler.name
         self.cls = cls
         self.commands = handler.commands
+        self.batch = handler.batch
         self.serializer = serializer
         self.surroundings = surroundings
         self.retry: Retry = handler.retry or service.retry
@@ -73,7 +75,8 @@ class Entry:
         """UndecodableMessage where it cannot become its class."""
         cls = self.cls
         if cls is Event:
-            cls = declared(self.address.name, message.type) or Undeclared
+            near = getattr(self.handler.function, "__module__", "")
+            cls = declared(self.address.name, message.type, near) or Undeclared
             if not message.type and self.handler.topic is not None and isinstance(self.handler.topic.default, type):
                 cls = self.handler.topic.default
         return decode(message, cls, self.serializer)
@@ -100,7 +103,7 @@ class Call:
     __slots__ = ("_attempt", "_content", "_deadline", "_delivery", "_entry", "outgoing")
 
     def __init__(
-        self, entry: Entry, content: Event | Command[Any], delivery: Delivery, attempt: int, deadline: datetime | None
+        self, entry: Entry, content: object, delivery: Delivery, attempt: int, deadline: datetime | None
     ) -> None:
         self._entry = entry
         self._content = content
@@ -132,17 +135,7 @@ class Call:
     async def _surrounded(self) -> object:
         entry = self._entry
         parameters = entry.handler.parameters
-        delivery = _frozen(self._delivery)
-        context = Context(
-            service=entry.surroundings.service,
-            group=entry.surroundings.service
-            if entry.handler.group is None
-            else f"{entry.surroundings.service}.{entry.handler.group}",
-            delivery=delivery,
-            attempt=self._attempt,
-            outgoing=self.outgoing,
-            deadline=self._deadline,
-        )
+        context = self._context()
         arguments: dict[str, Any] = dict.fromkeys(parameters.others, entry.surroundings.lifespan_value)
         if parameters.dependencies is None:
             return await self._through_middleware(arguments, context)
@@ -151,10 +144,17 @@ class Call:
             return await self._through_middleware({**arguments, **solved}, context)
         raise AssertionError("a dependency swallowed the handler's exception")
 
+    def _context(self) -> Context:
+        return make_context(self._entry, self._delivery, self._attempt, self._deadline, self.outgoing)
+
+    def _for_handler(self, context: Context) -> object:
+        """What the handler's parameter for it gets."""
+        return context
+
     async def _through_middleware(self, arguments: dict[str, Any], context: Context) -> object:
         parameters = self._entry.handler.parameters
         if parameters.context is not None:
-            arguments[parameters.context] = context
+            arguments[parameters.context] = self._for_handler(context)
 
         async def innermost(_: Delivery) -> object:
             return await self._function(arguments)
@@ -169,6 +169,21 @@ class Call:
         if handler.parameters.is_async:
             return await handler.function(self._content, **arguments)
         return await self._entry.surroundings.threads.run(handler.function, self._content, **arguments)
+
+
+def make_context(
+    entry: Entry, delivery: Delivery, attempt: int, deadline: datetime | None, outgoing: list[Outgoing]
+) -> Context:
+    """What the handler may know of one message."""
+    service, group = entry.surroundings.service, entry.handler.group
+    return Context(
+        service=service,
+        group=service if group is None else f"{service}.{group}",
+        delivery=_frozen(delivery),
+        attempt=attempt,
+        outgoing=outgoing,
+        deadline=deadline,
+    )
 
 
 def _frozen(delivery: Delivery) -> Delivery:

@@ -22,17 +22,41 @@ _TURNS = 64
 """Items that one worker runs before others of the loop have a turn."""
 
 
+class Gate:
+    """What an item may wait for before it runs again, with its lane behind it."""
+
+    __slots__ = ("_opened", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting: list[Callable[[], object]] = []
+        self._opened = False
+
+    def then(self, function: Callable[[], object]) -> None:
+        """Call it when the gate opens; at once, if it is open."""
+        if self._opened:
+            function()
+        else:
+            self._waiting.append(function)
+
+    def open(self) -> None:
+        """Once and for good."""
+        self._opened = True
+        waiting, self._waiting = self._waiting, []
+        for function in waiting:
+            function()
+
+
 class Lanes(Generic[T]):
     """Workers over lanes. Each takes one item of the next lane that is ready; then the lane goes to the back."""
 
     def __init__(
         self,
-        run: Callable[[T], Coroutine[Any, Any, float | None]],
+        run: Callable[[T], Coroutine[Any, Any, float | Gate | None]],
         concurrency: int,
         later: Callable[[float, Callable[[], object]], object],
     ) -> None:
-        """`run` gives None when the item is done with, or the seconds after which it is to run again, before any
-        other of its key. `later` calls a function after so many seconds."""
+        """`run` gives None when the item is done with, or the seconds (or the gate) after which it is to run again,
+        before any other of its key. `later` calls a function after so many seconds."""
         self._run = run
         self._concurrency = concurrency
         self._later = later
@@ -128,7 +152,7 @@ class Lanes(Generic[T]):
                 if wait is not None and first is not None:
                     lane.appendleft(first)
                     self._asleep.add(item.key)
-                    self._later(wait, functools.partial(self._ready_again, item))
+                    self._when(wait, functools.partial(self._ready_again, item))
                 elif lane:
                     ready.append(item)
                 else:
@@ -160,7 +184,13 @@ class Lanes(Generic[T]):
                 raise
             take_back_cancellation()
 
-    def _park(self, item: T, wait: float) -> None:
+    def _when(self, wait: float | Gate, function: Callable[[], object]) -> None:
+        if isinstance(wait, Gate):
+            wait.then(function)
+        else:
+            self._later(wait, function)
+
+    def _park(self, item: T, wait: float | Gate) -> None:
         """An item without a key, for later."""
         place = id(item)
         self._parked[place] = item
@@ -169,7 +199,7 @@ class Lanes(Generic[T]):
             if place in self._parked:
                 self.add(None, self._parked.pop(place))
 
-        self._later(wait, again)
+        self._when(wait, again)
 
     def _ready_again(self, lane: _Lane) -> None:
         self._asleep.discard(lane.key)
@@ -177,10 +207,10 @@ class Lanes(Generic[T]):
         if not self._awake:
             self._wake()
 
-    async def _step(self, item: T) -> float | None:
+    async def _step(self, item: T) -> float | Gate | None:
         context = self._context.copy()
         coroutine = self._run(item)
-        wait: float | None
+        wait: float | Gate | None
         try:
             waits_for = context.run(coroutine.send, None)
         except StopIteration as end:
@@ -217,8 +247,8 @@ class _Lane:
 
 @types.coroutine
 def _drive(
-    coroutine: Coroutine[Any, Any, float | None], context: Context, waits_for: Any
-) -> Generator[Any, Any, float | None]:
+    coroutine: Coroutine[Any, Any, float | Gate | None], context: Context, waits_for: Any
+) -> Generator[Any, Any, float | Gate | None]:
     """Drive a coroutine on after its first step, each step inside its own context."""
     while True:
         step: Callable[[Any], Any]
@@ -234,5 +264,5 @@ def _drive(
         try:
             waits_for = context.run(step, argument)
         except StopIteration as end:
-            result: float | None = end.value
+            result: float | Gate | None = end.value
             return result

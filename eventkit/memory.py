@@ -36,6 +36,8 @@ from eventkit.clock import Clock, SystemClock
 from eventkit.errors import Closed, MessageTooLarge, NoOwner, NotProvisioned
 
 _MESSAGE_BYTES = 1_048_576
+_HEADROOM = 65_536
+"""What a copy may be larger than its original: what failed, and why."""
 _KEPT = 100_000
 """Messages a topic keeps for groups that start with the earliest."""
 _BATCH = 256
@@ -229,8 +231,9 @@ class MemoryAdapter:
         address = message.address
         headers = message.headers
         size = len(message.body or b"") + sum(map(len, headers)) + sum(map(len, headers.values()))
-        if size > _MESSAGE_BYTES:
-            return MessageTooLarge(f"{message.type} for {address}", size, _MESSAGE_BYTES)
+        limit = _MESSAGE_BYTES + (_HEADROOM if address.kind in ("retry", "dead") else 0)
+        if size > limit:
+            return MessageTooLarge(f"{message.type} for {address}", size, limit)
         name = self._name(address)
         stored_as = f"{next(store.count)}"
         if address.kind == "topic":
@@ -316,8 +319,8 @@ class MemoryConsumer:
 
     def settle(self, delivery: Delivery, how: Settlement, /) -> None:
         stored = self.held.get(id(delivery.token))
-        if stored is None or stored is not delivery.token:
-            return
+        if stored is None or stored is not delivery.token or stored.deliveries != delivery.deliveries:
+            return  # not held, or an arrival before this one
         if isinstance(how, Move):
             error = self._put(how.copy)
             if error is not None:

@@ -270,18 +270,21 @@ class Undeclared(Event, extra="allow"):
     """
 
 
-def declared(topic: str, wire_name: str) -> type[Event] | None:
-    """The event class of this process with that topic and wire name; None: there is none."""
+def declared(topic: str, wire_name: str, near: str) -> type[Event] | None:
+    """The event class of this process with that topic and wire name; None: there is none.
+
+    Where services that share a process declare it each for themselves, the one of the module `near`, or else of its
+    package; None where that does not tell either.
+    """
+    found: list[type[Event]] = []
     pending: list[type[Event]] = [Event]
     while pending:
         cls = pending.pop()
         route = cls.__dict__.get("__eventkit_routing__")
-        if (
-            isinstance(route, Routing)
-            and route.type == wire_name
-            and route.topic is not None
-            and route.topic.name == topic
-        ):
-            return cls
+        if isinstance(route, Routing) and route.type == wire_name and route.topic and route.topic.name == topic:
+            found.append(cls)
         pending.extend(cls.__subclasses__())
-    return None
+    for place in (near, near.rpartition(".")[0]):
+        if len(found) > 1:
+            found = [cls for cls in found if f"{cls.__module__}.".startswith(f"{place}.")] or found
+    return found[0] if len(found) == 1 else None

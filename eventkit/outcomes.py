@@ -7,7 +7,7 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from eventkit import copies
 from eventkit import headers as h
@@ -15,8 +15,9 @@ from eventkit.adapter import DONE, Delivery, Group, Message, Move, Settlement
 from eventkit.clock import Clock
 from eventkit.copies import Reason
 from eventkit.errors import CommandFailed, GiveUp, InvalidMessage, Reject, UndecodableMessage, UnknownMessage
+from eventkit.gathering import Gatherer, Item, Joined
 from eventkit.handling import Entry, Table
-from eventkit.lanes import take_back_cancellation
+from eventkit.lanes import Gate, take_back_cancellation
 from eventkit.messages import Command, Event
 from eventkit.outgoing import Emitter, Unsendable
 from eventkit.watching import Happened, Watch, What
@@ -49,11 +50,26 @@ class Wait(NamedTuple):
     seconds: float
 
 
+Unsettled: TypeAlias = Wait | Gate | Joined
+"""No settlement yet."""
+
+
 class Outcomes:
     """Decides for one group. It settles nothing itself."""
 
-    def __init__(self, service: str, group: Group, table: Table, emitter: Emitter, clock: Clock, watch: Watch) -> None:
+    def __init__(
+        self,
+        service: str,
+        group: Group,
+        table: Table,
+        emitter: Emitter,
+        clock: Clock,
+        watch: Watch,
+        gatherer: Gatherer | None = None,
+    ) -> None:
+        """`gatherer`: for a group that has handlers of batches."""
         self.counts = Counts()
+        self.gatherer = gatherer
         self._waiting: dict[int, int] = {}
         self.aborting = False
         """A stop has run out of time: a cancellation is ours, and no failure of the message."""
@@ -63,7 +79,7 @@ class Outcomes:
         self._service = service
         self._group = group
         self._table = table
-        self._emitter = emitter
+        self.emitter = emitter
         self._clock = clock
         self._watch = watch
 
@@ -71,7 +87,7 @@ class Outcomes:
         """This delivery is given back: its count in the lane ends."""
         self._waiting.pop(id(delivery), None)
 
-    async def decide(self, delivery: Delivery) -> Settlement | Wait:
+    async def decide(self, delivery: Delivery) -> Settlement | Unsettled:
         message = delivery.message
         headers = message.headers
         entry = self._table.get(message.type)
@@ -85,7 +101,7 @@ class Outcomes:
             return await self._decide_rare(delivery)
         return await self._attempt(entry, delivery, delivery, 1, None)
 
-    async def _decide_rare(self, arrived: Delivery) -> Settlement | Wait:
+    async def _decide_rare(self, arrived: Delivery) -> Settlement | Unsettled:
         """Copies, delayed messages, requests, CloudEvents in structured mode, foreign and unknown messages."""
         try:
             message = copies.back(arrived)
@@ -126,29 +142,58 @@ class Outcomes:
 
     async def _attempt(
         self, entry: Entry, arrived: Delivery, delivery: Delivery, attempt: int, deadline: datetime | None
-    ) -> Settlement | Wait:
+    ) -> Settlement | Unsettled:
         if self._waiting:
-            attempt = self._waiting.pop(id(arrived), attempt)
+            attempt = self._waiting.get(id(arrived), attempt)
+        if self.gatherer is not None and (gate := self.gatherer.blocked(entry, arrived, attempt)) is not None:
+            return gate
+        if self._waiting:
+            self._waiting.pop(id(arrived), None)
         try:
             content = entry.decode(delivery.message)
         except UndecodableMessage as error:
             return await self._given_up(entry, delivery, Reason.UNDECODABLE, error, attempt)
-        outcome = await self._call(entry, content, delivery, attempt, deadline)
-        if not isinstance(outcome, BaseException):
-            return outcome
-        waits = self._again(entry, delivery, attempt, outcome, deadline)
+        if entry.batch is not None and self.gatherer is not None:
+            return self.gatherer.join(Item(entry, arrived, delivery, content, attempt, deadline))
+        failure = await self._call(entry, content, delivery, attempt, deadline)
+        if failure is not None:
+            return await self.failed(entry, arrived, delivery, content, attempt, deadline, failure)
+        return DONE
+
+    async def failed(
+        self,
+        entry: Entry,
+        arrived: Delivery,
+        delivery: Delivery,
+        content: Event | Command[Any],
+        attempt: int,
+        deadline: datetime | None,
+        error: BaseException,
+    ) -> Settlement | Wait:
+        """An attempt has ended with this error."""
+        if isinstance(error, Unsendable):
+            return await self._given_up(entry, delivery, Reason.UNSENDABLE, error.why, attempt)
+        if isinstance(error, Reject):
+            return await self._rejected(entry, delivery, error, attempt)
+        waits = self._again(entry, delivery, attempt, error, deadline)
         if waits is None:
-            gave_up = isinstance(outcome, (GiveUp, *entry.retry.never))
+            gave_up = isinstance(error, (GiveUp, *entry.retry.never))
             reason = Reason.GAVE_UP if gave_up else Reason.EXHAUSTED
-            return await self._given_up(entry, delivery, reason, outcome, attempt)
+            return await self._given_up(entry, delivery, reason, error, attempt)
         self.counts.retried += 1
-        self._happened(What.RETRIED, delivery, content, attempt=attempt, error=outcome, delay=waits)
+        self._happened(What.RETRIED, delivery, content, attempt=attempt, error=error, delay=waits)
         if entry.retry.in_order:
             self._waiting[id(arrived)] = attempt + 1
             return Wait(waits.total_seconds())
         now = self._clock.now()
         due = now + waits if waits else None
         return Move(copies.retry(delivery, self._group, attempt=attempt + 1, due=due, failed_at=now))
+
+    def succeeded(self, delivery: Delivery, content: Event | Command[Any], attempt: int) -> Settlement:
+        """An attempt has ended well, and what it sends is sent."""
+        self.counts.handled += 1
+        self._happened(What.HANDLED, delivery, content, attempt=attempt)
+        return DONE
 
     async def _call(
         self,
@@ -157,18 +202,14 @@ class Outcomes:
         delivery: Delivery,
         attempt: int,
         deadline: datetime | None,
-    ) -> Settlement | BaseException:
-        """One attempt: its settlement, or its failure."""
+    ) -> BaseException | None:
+        """One attempt: its failure, or None."""
         began = time.perf_counter() if self.tell else 0.0
         call = entry.call(content, delivery, attempt, deadline)
         try:
             result = await call.run()
             if call.outgoing or result is not None or h.REPLY_TO in delivery.message.headers:
-                await self._emitter.succeeded(entry, delivery, result, call.outgoing)
-        except Unsendable as error:
-            return await self._given_up(entry, delivery, Reason.UNSENDABLE, error.why, attempt)
-        except Reject as rejection:
-            return await self._rejected(entry, delivery, rejection, attempt)
+                await self.emitter.succeeded(entry, delivery, result, call.outgoing)
         except asyncio.CancelledError as error:
             if self.aborting:
                 raise
@@ -181,8 +222,9 @@ class Outcomes:
         self.counts.handled += 1
         if self.tell:
             self._log_handled(delivery, attempt, time.perf_counter() - began)
-        self._happened(What.HANDLED, delivery, content, attempt=attempt)
-        return DONE
+        if self._watch is not None:
+            self._happened(What.HANDLED, delivery, content, attempt=attempt)
+        return None
 
     def _again(
         self, entry: Entry, delivery: Delivery, attempt: int, failure: BaseException, deadline: datetime | None
@@ -190,7 +232,7 @@ class Outcomes:
         """How long until the next attempt; None: there is none."""
         if not entry.retry.allows(attempt, failure):
             return None
-        waits = entry.retry.delay(attempt)
+        waits = entry.retry.delay(attempt, failure)
         if delivery.message.key is not None and not entry.retry.in_order and not self._said_overtaking:
             self._said_overtaking = True
             log.info(
@@ -217,7 +259,7 @@ class Outcomes:
             error = InvalidMessage(f"{entry.name} raised Reject for an event: only commands can be refused")
             return await self._given_up(entry, delivery, Reason.GAVE_UP, error, attempt)
         try:
-            await self._emitter.rejected(entry, delivery, rejection)
+            await self.emitter.rejected(entry, delivery, rejection)
         except Unsendable as error:
             return await self._given_up(entry, delivery, Reason.UNSENDABLE, error.why, attempt)
         self.counts.rejected += 1
@@ -238,7 +280,7 @@ class Outcomes:
         if h.REPLY_TO in delivery.message.headers and entry.commands:
             described = copies.describe(error)
             failed = CommandFailed(type(error).__name__, described[h.ERROR_MESSAGE])
-            await self._emitter.failed(entry, delivery, failed)
+            await self.emitter.failed(entry, delivery, failed)
             log.error(
                 "%s: %s failed for good on attempt %d and its requester was told: %s",
                 self._group.name,
@@ -276,6 +318,17 @@ class Outcomes:
             f" on attempt {attempt}" if attempt > 1 else "",
             seconds * 1_000,
             extra=self._fields(delivery, attempt),
+        )
+
+    def log_batch(self, entry: Entry, count: int, failed: int, seconds: float) -> None:
+        log.info(
+            "%s: %s handled a batch of %d%s in %.1f ms",
+            self._group.name,
+            entry.name,
+            count,
+            f", {failed} of them failed," if failed else "",
+            seconds * 1_000,
+            extra={"service": self._service, "group": self._group.name},
         )
 
     def _fields(self, delivery: Delivery, attempt: int) -> dict[str, object]:

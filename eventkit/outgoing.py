@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
@@ -38,6 +38,15 @@ class Unsendable(Exception):
         self.why = why
 
 
+class Sending(NamedTuple):
+    """What a handler's success lets go out."""
+
+    entry: Entry
+    delivery: Delivery
+    result: object
+    collected: Sequence[Outgoing]
+
+
 class Emitter:
     """Publishes what a group's handlers send. A failure that may pass is tried again here, not in the handler."""
 
@@ -53,6 +62,31 @@ class Emitter:
 
     async def succeeded(self, entry: Entry, delivery: Delivery, result: object, collected: Sequence[Outgoing]) -> None:
         """The handler returned `result` and collected these. Raises Unsendable."""
+        messages, contents = self._made(Sending(entry, delivery, result, collected))
+        await self._publish(messages, contents)
+
+    async def succeeded_all(self, sending: Mapping[int, Sending]) -> dict[int, Unsendable]:
+        """The same for many at once, in their order. What can never be sent, by the place of its parent."""
+        refused: dict[int, Unsendable] = {}
+        messages: list[Message] = []
+        contents: list[object] = []
+        parents: list[int] = []
+        for parent, item in sending.items():
+            try:
+                made, content = self._made(item)
+            except Unsendable as error:
+                refused[parent] = error
+                continue
+            messages += made
+            contents += content
+            parents += [parent] * len(made)
+        for place, why in (await self._deliver(messages, contents)).items():
+            refused.setdefault(parents[place], Unsendable(why))
+        return refused
+
+    def _made(self, sending: Sending) -> tuple[list[Message], list[object]]:
+        """The messages that go out, and what each was made from; None: a reply."""
+        entry, delivery, result, collected = sending
         outgoing = list(collected)
         reply = None
         if entry.commands and entry.reply is not None:
@@ -60,9 +94,11 @@ class Emitter:
         else:
             outgoing.extend(Outgoing(message, {}, None) for message in _returned(entry, result))
         messages = self._encode(entry, delivery, outgoing)
+        contents: list[object] = [item.message for item in outgoing]
         if entry.commands and h.REPLY_TO in delivery.message.headers:
             messages.append(self._reply(delivery, "ok", reply))
-        await self._publish(messages, outgoing)
+            contents.append(None)
+        return messages, contents
 
     async def rejected(self, entry: Entry, delivery: Delivery, rejection: Reject) -> None:
         """The messages of a rejection, and the answer to its requester. Raises Unsendable."""
@@ -70,7 +106,7 @@ class Emitter:
         messages = self._encode(entry, delivery, outgoing)
         if h.REPLY_TO in delivery.message.headers:
             messages.append(self._reply(delivery, "rejected", _text(rejection.reason)))
-        await self._publish(messages, outgoing)
+        await self._publish(messages, rejection.messages)
 
     async def failed(self, entry: Entry, delivery: Delivery, failure: CommandFailed) -> None:
         """Tell the requester of a command that failed for good."""
@@ -125,8 +161,14 @@ class Emitter:
             Address("reply", asked[h.REPLY_TO]), REPLY_TYPE, None, headers, body if body is not None else b"null"
         )
 
-    async def _publish(self, messages: Sequence[Message], outgoing: Sequence[Outgoing]) -> None:
-        """Until each is confirmed. Repeats have the same ids."""
+    async def _publish(self, messages: Sequence[Message], contents: Sequence[object]) -> None:
+        """Until each is confirmed. Raises Unsendable for the first that never will be."""
+        for error in (await self._deliver(messages, contents)).values():
+            raise Unsendable(error) from error
+
+    async def _deliver(self, messages: Sequence[Message], contents: Sequence[object]) -> dict[int, Exception]:
+        """Until each is confirmed, or refused for good: those, by their place. Repeats have the same ids."""
+        refused: dict[int, Exception] = {}
         left = list(range(len(messages)))
         wait = _FIRST_WAIT
         while left:
@@ -134,9 +176,9 @@ class Emitter:
             again = []
             for place, error in zip(left, answers, strict=True):
                 if error is None:
-                    self._published(messages[place], outgoing[place].message if place < len(outgoing) else None)
+                    self._published(messages[place], contents[place] if place < len(contents) else None)
                 elif permanent(error) and messages[place].address.kind != "reply":
-                    raise Unsendable(error) from error
+                    refused[place] = error
                 elif messages[place].address.kind == "reply" and permanent(error):
                     log.warning(
                         "%s: nobody waits for the reply to %s", self._group, messages[place].headers[h.CAUSATION]
@@ -148,6 +190,7 @@ class Emitter:
             if left:
                 await sleep(self._clock, wait)
                 wait = min(wait * 2, _LONGEST_WAIT)
+        return refused
 
     def _published(self, message: Message, content: object) -> None:
         if self._watch is not None and message.address.kind != "reply":

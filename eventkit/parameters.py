@@ -6,7 +6,7 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Union, get_args, get_origin
@@ -38,6 +38,8 @@ class Parameters:
     returns: object
     """The return annotation; `inspect.Signature.empty` where there is none."""
     is_async: bool
+    batch: bool = False
+    """Takes a list of messages, and a list of contexts."""
 
     @property
     def simple(self) -> bool:
@@ -64,14 +66,19 @@ def read(function: Callable[..., Any], local_names: Mapping[str, object]) -> Par
     ):
         raise DeclarationError(f"{name}: a handler's first parameter is its message, such as (event: OrderPlaced)")
     first = parameters[0]
-    accepts = _accepts(hints.get(first.name), name, first.name)
+    hint = hints.get(first.name)
+    batch = get_origin(hint) is list
+    accepts = _accepts(get_args(hint)[0] if batch else hint, name, first.name)
     context = None
     others: dict[str, object] = {}
     injected = False
     for parameter in parameters[1:]:
         hint = hints.get(parameter.name, inspect.Parameter.empty)
-        if hint is Context:
+        if hint == (list[Context] if batch else Context):
             context = parameter.name
+        elif hint in (Context, list[Context]):
+            right = "list[Context], one for each message of the batch" if batch else "Context"
+            raise DeclarationError(f"{name}: parameter {parameter.name!r} should be annotated {right}")
         elif _depends(parameter, hint):
             injected = True
         elif hint is inspect.Parameter.empty:
@@ -85,10 +92,11 @@ def read(function: Callable[..., Any], local_names: Mapping[str, object]) -> Par
         accepts=accepts,
         context=context,
         others=others,
-        dependencies=_dependencies(function, signature, hints, first.name) if injected else None,
+        dependencies=_dependencies(function, signature, hints, {first.name, context}) if injected else None,
         returns=hints.get("return", inspect.Signature.empty),
         is_async=inspect.iscoroutinefunction(function)
         or inspect.iscoroutinefunction(getattr(function, "__call__", None)),  # noqa: B004 an object with async __call__
+        batch=batch,
     )
 
 
@@ -120,7 +128,7 @@ def _depends(parameter: inspect.Parameter, hint: object) -> bool:
 
 
 def _dependencies(
-    function: Callable[..., Any], signature: inspect.Signature, hints: Mapping[str, Any], message: str
+    function: Callable[..., Any], signature: inspect.Signature, hints: Mapping[str, Any], ours: Collection[str | None]
 ) -> CallModel:
     """FastDepends' model of a stand-in that has the handler's parameters and gives the solved arguments back."""
 
@@ -130,7 +138,7 @@ def _dependencies(
     parameters = [
         parameter.replace(annotation=hints.get(parameter.name, Any), kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in signature.parameters.values()
-        if parameter.name != message and hints.get(parameter.name) is not Context
+        if parameter.name not in ours
     ]
     gather.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     gather.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

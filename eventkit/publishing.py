@@ -113,9 +113,14 @@ class Publisher:
             return []
         try:
             async with asyncio.timeout(_DEADLINE):
-                return await self._adapter.publish(messages)
+                answers = await self._adapter.publish(messages)
         except Exception as error:  # noqa: BLE001 an answer for each is owed, whatever the client raised
             return [error] * len(messages)
+        if any(answers):
+            for message, answer in zip(messages, answers, strict=True):
+                if isinstance(answer, NotProvisioned):  # deleted since: the next one makes it again
+                    self._known.discard(message.address)
+        return answers
 
     async def _ensure(self, address: Address) -> Exception | None:
         """Topics are made, or looked for, once; an inbox is only looked for: its owner alone makes it."""

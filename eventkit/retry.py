@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 
-from eventkit.errors import DeclarationError, GiveUp
+from eventkit.errors import DeclarationError, GiveUp, RetryLater
 
 LONGEST = timedelta(hours=24)
 """The longest delay that every broker keeps."""
@@ -63,8 +63,10 @@ class Retry:
         """May a message whose `attempt` (from 1) failed with this error be tried again?"""
         return attempt < self.attempts and not isinstance(error, (GiveUp, *self.never))
 
-    def delay(self, attempt: int) -> timedelta:
-        """How long to wait after this failed attempt (from 1)."""
+    def delay(self, attempt: int, error: BaseException | None = None) -> timedelta:
+        """How long to wait after this attempt (from 1) failed with this error."""
+        if isinstance(error, RetryLater):
+            return min(error.delay, IN_ORDER / (self.attempts - 1) if self.in_order else LONGEST)
         spread = 1 + self.jitter * random.uniform(-1, 1)  # noqa: S311 not a secret
         return timedelta(seconds=self._exact(attempt) * spread)
 

@@ -15,6 +15,7 @@ from eventkit.adapter import Adapter, Provision
 from eventkit.clock import Clock
 from eventkit.consuming import Consuming
 from eventkit.errors import CapabilityNotSupported, DeclarationError
+from eventkit.gathering import Gatherer
 from eventkit.handling import Entry, Surroundings, Table
 from eventkit.messages import Command, Event
 from eventkit.outcomes import Counts, Outcomes
@@ -118,7 +119,8 @@ class Running:
 
         for name, (group, handlers) in service.groups().items():
             emitter = Emitter(core.publisher, service.name, name, core.serializer, core.clock, core.watch)
-            outcomes = Outcomes(service.name, group, Table(handlers, make), emitter, core.clock, core.watch)
+            gatherer = Gatherer(core.clock) if any(handler.batch for handler in handlers) else None
+            outcomes = Outcomes(service.name, group, Table(handlers, make), emitter, core.clock, core.watch, gatherer)
             consuming = Consuming(group, outcomes, core.adapter, core.clock, service.concurrency)
             self._consuming[name] = consuming
             await consuming.start()

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, Union, get_args, get_origin, overload
 
 from eventkit.adapter import Address, Delivery, Group, Start
+from eventkit.batches import Batch
 from eventkit.errors import DeclarationError
 from eventkit.messages import Command, Event, Topic, routing
 from eventkit.names import logical
@@ -43,6 +44,8 @@ class Handler:
     """All of this topic, for a handler of `Event` itself; for one of the topic's `default` class, that alone."""
     retry: Retry | None
     timeout: timedelta | None
+    batch: Batch | None = None
+    """It takes lists of messages; None: one at a time."""
 
     @property
     def commands(self) -> bool:
@@ -70,6 +73,16 @@ class Router:
         retry: Retry | None = None,
         timeout: timedelta | None = None,
     ) -> Callable[[Callable[Concatenate[Msg, P], Out]], Callable[Concatenate[Msg, P], Out]]: ...
+    @overload
+    def handler(
+        self,
+        *,
+        batch: Batch,
+        group: str | None = None,
+        topic: str | Topic | None = None,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+    ) -> Callable[[Callable[Concatenate[list[Msg], P], Out]], Callable[Concatenate[list[Msg], P], Out]]: ...
     def handler(
         self,
         function: Callable[..., Any] | None = None,
@@ -78,17 +91,21 @@ class Router:
         topic: str | Topic | None = None,
         retry: Retry | None = None,
         timeout: timedelta | None = None,
+        batch: Batch | None = None,
     ) -> Callable[..., Any]:
         """Declare a handler: the annotation of its first parameter is the subscription.
 
         `group` opens a second, independent group of the service, `<service>.<group>` (events only). `topic` goes with
         an annotation of `Event` itself: all events of that topic. `retry` and `timeout` (of one attempt) override the
-        service's. Plain functions run in threads of their own. DeclarationError for anything that cannot work.
+        service's. `batch` goes with an annotation of `list[OrderPlaced]`: many messages at once, see `Batch`. Plain
+        functions run in threads of their own. DeclarationError for anything that cannot work.
         """
         local_names = caller_names(1)
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            self._add(_declare(function, local_names, group=group, topic=topic, retry=retry, timeout=timeout))
+            self._add(
+                _declare(function, local_names, group=group, topic=topic, retry=retry, timeout=timeout, batch=batch)
+            )
             return function
 
         return register if function is None else register(function)
@@ -211,9 +228,19 @@ def _declare(
     topic: str | Topic | None,
     retry: Retry | None,
     timeout: timedelta | None,
+    batch: Batch | None = None,
 ) -> Handler:
     name = getattr(function, "__qualname__", repr(function))
     parameters = read(function, local_names)
+    if parameters.batch and batch is None:
+        raise DeclarationError(
+            f"{name}: an annotation of list[{_names(parameters)}] takes batches; say which: "
+            "handler(batch=Batch(size=100, wait=timedelta(milliseconds=50)))"
+        )
+    if batch is not None and not parameters.batch:
+        raise DeclarationError(
+            f"{name}: batch= goes with a list as annotation, such as (events: list[{_names(parameters)}])"
+        )
     everything = Event in parameters.accepts
     if isinstance(topic, str):
         topic = Topic(topic)
@@ -241,6 +268,7 @@ def _declare(
         topic=topic,
         retry=retry,
         timeout=timeout,
+        batch=batch,
     )
     _check_reply(handler)
     return handler
@@ -250,10 +278,11 @@ def _check_reply(handler: Handler) -> None:
     if not handler.commands or handler.parameters.returns is inspect.Signature.empty:
         return
     for command in handler.parameters.accepts:
-        reply = routing(command).reply
-        if reply is not None and handler.parameters.returns != reply:
+        reply: Any = routing(command).reply
+        expected = list[reply] if handler.batch is not None else reply
+        if reply is not None and handler.parameters.returns != expected:
             raise DeclarationError(
-                f"{handler.name}: {command.__name__} promises a reply of {_type_name(reply)}, "
+                f"{handler.name}: {command.__name__} promises a reply of {_type_name(expected)}, "
                 f"but the handler returns {_type_name(handler.parameters.returns)}"
             )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +17,9 @@ from pydantic import SecretStr
 import eventkit.memory
 from eventkit import discovery
 from eventkit.adapter import Adapter, Connection
+from eventkit.contract.checks import Faults
 from eventkit.testing.brokers import NAMES, Broker, provide
+from tests.breakable import Breakable
 
 ALL = ("memory", *NAMES)
 
@@ -42,6 +44,9 @@ class Memory:
     def unreachable(self, namespace: str, /) -> Adapter | None:
         return None
 
+    def faults(self) -> Faults | None:
+        return None
+
 
 @dataclass
 class Real:
@@ -49,6 +54,8 @@ class Real:
 
     name: str
     url: str
+    breakable: Callable[[], Faults]
+    """Gives one that may be broken; starts it when it is first asked for."""
 
     def adapter(self, namespace: str, /) -> Adapter:
         return self._adapter(namespace, self.url)
@@ -57,6 +64,9 @@ class Real:
         parts = urlsplit(self.url)
         user, at, _ = parts.netloc.rpartition("@")
         return self._adapter(namespace, urlunsplit(parts._replace(netloc=f"{user}{at}127.0.0.1:{_closed_port()}")))
+
+    def faults(self) -> Faults | None:
+        return self.breakable()
 
     def _adapter(self, namespace: str, url: str) -> Adapter:
         made = discovery.load(self.name)
@@ -71,6 +81,7 @@ class Brokers:
         self._pool = ThreadPoolExecutor(max_workers=len(NAMES), thread_name_prefix="broker")
         self._lock = Lock()
         self._asked: dict[str, Future[Broker]] = {}
+        self._breakable: dict[str, Breakable] = {}
         self.seconds: dict[str, float] = {}
         """How long each took to be provided."""
 
@@ -86,8 +97,18 @@ class Brokers:
         self.ask(name)
         return self._asked[name].result()
 
+    def breakable(self, name: str) -> Breakable:
+        """One that may be broken, for the tests of this run that do so, one after the other. Raises
+        BrokerUnavailable."""
+        with self._lock:
+            if name not in self._breakable:
+                self._breakable[name] = Breakable(name)
+            return self._breakable[name]
+
     def stop(self) -> None:
         """End all that were started."""
+        for breakable in self._breakable.values():
+            breakable.stop()
         self._pool.shutdown(wait=True)
         for asked in self._asked.values():
             if asked.exception() is None:

@@ -17,11 +17,12 @@ pytest.register_assert_rewrite("eventkit.contract")  # so that its assertions sh
 from eventkit.contract import CHECKS, Backend  # noqa: E402
 from eventkit.testing.brokers import Broker, BrokerUnavailable  # noqa: E402
 from tests.backends import ALL, Brokers, Memory, Real  # noqa: E402
+from tests.breakable import Breakable  # noqa: E402
 from tests.ledger import Found, Ledger  # noqa: E402
 
 _LEDGER = pytest.StashKey[Ledger]()
 _BROKERS = pytest.StashKey[Brokers]()
-_FAMILIES = "DROFLMHWVSQC"
+_FAMILIES = "DROFLMHWVSBQC"
 _SENTENCES = {
     name: CHECKS[name].sentence for name in sorted(CHECKS, key=lambda name: (_FAMILIES.find(name[0]), int(name[1:])))
 }
@@ -84,7 +85,20 @@ def broker(pytestconfig: pytest.Config) -> Callable[[str], Broker]:
 
 
 @pytest.fixture(scope="session")
-def backend(broker: Callable[[str], Broker], ledger: Ledger) -> Callable[[str], Backend]:
+def breakable(pytestconfig: pytest.Config, broker: Callable[[str], Broker]) -> Callable[[str], Breakable]:
+    """Gives a broker of its own that a test may kill, cut off or rob, by name."""
+
+    def give(name: str) -> Breakable:
+        broker(name)  # skips, where there is none
+        return pytestconfig.stash[_BROKERS].breakable(name)
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def backend(
+    broker: Callable[[str], Broker], breakable: Callable[[str], Breakable], ledger: Ledger
+) -> Callable[[str], Backend]:
     """Gives a backend of the contract by name."""
 
     def give(name: str) -> Backend:
@@ -93,7 +107,7 @@ def backend(broker: Callable[[str], Broker], ledger: Ledger) -> Callable[[str], 
             return Memory()
         found = broker(name)
         ledger.backends.setdefault(name, Found(found.version, found.how))
-        return Real(name, found.url)
+        return Real(name, found.url, lambda: breakable(name))
 
     return give
 

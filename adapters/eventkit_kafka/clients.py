@@ -76,7 +76,9 @@ class Clients:
 
     def consumer(self, **options: Any) -> Any:
         """A consumer; without `group_id` it commits nothing. What a transaction took back is never read."""
-        return AIOKafkaConsumer(enable_auto_commit=False, isolation_level="read_committed", **self._options, **options)
+        return AIOKafkaConsumer(
+            enable_auto_commit=False, isolation_level="read_committed", **{**self._options, **options}
+        )
 
 
 def _collected(servers: str | Iterable[str]) -> Iterable[str]:

@@ -132,6 +132,8 @@ class GroupConsumer:
         if self._lending.room <= 0:
             await self._lending.wait_for_room()
         member = self.member
+        if member.stuck:
+            raise TimeoutError("Kafka answers others, but not on this consumer's connections")
         revocations = member.revocations
         batch: list[Delivery] = []
         again = self._lending.take_given_back(batch)

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
 
 from eventkit.adapter import Group
+from eventkit.errors import NotProvisioned
 from eventkit_kafka.clients import end_consumer
 from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.commits import Commits
@@ -23,6 +24,8 @@ log = logging.getLogger("eventkit.kafka")
 
 _LAST_COMMIT = 5.0
 _WATCH = 2.0
+_STUCK = 5
+"""So many times without an answer, while others are answered: this member's connections lead nowhere."""
 _LOOK_UP = 10.0
 _LOOK_AGAIN = 10.0
 _BUSY_WAIT_MS = 20
@@ -73,7 +76,11 @@ class Membership:
         self._clients = cluster.clients
         self._topics = cluster.topics
         self._settings = cluster.settings
+        self._provisioner = cluster.provisioner
         self._starts = cluster.provisioner.starts
+        self._group = group
+        self.stuck = False
+        """Kafka answers others, but not this member."""
         self._owner = owner
         self._assigned = asyncio.Event()
         self.commits = Commits(self.group, self, self._settings.commit_interval.total_seconds())
@@ -88,10 +95,13 @@ class Membership:
         session = int(settings.session_timeout.total_seconds() * 1000)
         rebalance = settings.rebalance_timeout.total_seconds()
         self._assigned.clear()
+        self.stuck = False
         consumer = self._clients.consumer(
             group_id=self.group,
             fetch_max_wait_ms=_QUIET_WAIT_MS,
             auto_offset_reset="earliest",  # a partition that appears later is read from its beginning
+            # to be let in takes as long as others need to end their handlers, and nothing is answered meanwhile
+            request_timeout_ms=int(rebalance * 1000) + 5_000,
             session_timeout_ms=session,
             heartbeat_interval_ms=max(min(session // 4, 750), 50),
             rebalance_timeout_ms=int(rebalance * 1000),
@@ -223,7 +233,7 @@ class Membership:
     # being alive
 
     async def watch(self) -> None:
-        """Keep polling while handlers are slow, and notice when Kafka no longer answers."""
+        """Keep polling while handlers are slow, and notice when Kafka no longer answers, or a topic is gone."""
         failures = 0
         while True:
             if failures != 1:  # one may be a hiccup: ask again at once
@@ -235,16 +245,45 @@ class Membership:
                     tp = next(iter(self.trackers), None)
                     if tp is not None:
                         await consumer.committed(tp)
+                gone = await self._gone()
             except (TimeoutError, OSError, KafkaError) as error:
                 failures += 1
                 if failures == 2 and consumer is self.consumer:
                     self.error = error if str(error) else TimeoutError("Kafka does not answer")
                     log.warning("group %s: Kafka does not answer, waiting for it: %r", self.group, self.error)
+                if failures >= _STUCK and self._assigned.is_set():
+                    self.stuck = await self._answers_others()
             else:
-                if self.error is not None:
+                if self.error is not None and gone is None:
                     log.info("group %s: Kafka answers again", self.group)
-                self.error = None
+                self.error = gone
                 failures = 0
+
+    async def _answers_others(self) -> bool:
+        try:
+            async with asyncio.timeout(_WATCH):
+                await self._clients.probe()
+        except (TimeoutError, OSError, KafkaError):
+            return False
+        return True
+
+    async def _gone(self) -> NotProvisioned | None:
+        """Were topics deleted under us? They are made again, if we had made them."""
+        known = self.consumer._client.cluster  # noqa: SLF001 what it has learned anyway, by reading from them
+        unknown = [topic for topic in self._channels if not known.partitions_for_topic(topic)]
+        if not unknown:
+            return None
+        async with asyncio.timeout(_LOOK_UP):
+            missing = sorted(set(unknown) - await self._topics.existing(unknown))
+            if missing and await self._provisioner.restore(self._group):
+                log.error(
+                    "group %s: %s was deleted, and is made again; what was in it is lost", self.group, ", ".join(missing)
+                )
+                missing = []
+            if not missing:
+                await self.consumer._client.force_metadata_update()  # noqa: SLF001 or it would wait until it is old
+                return None
+        return NotProvisioned(f"topic {', '.join(missing)} was deleted from Kafka")
 
     def hasten(self, busy: bool) -> None:
         """aiokafka asks a broker for one thing at a time. While some partitions are busy, a question about the quiet

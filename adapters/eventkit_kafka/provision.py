@@ -30,6 +30,7 @@ class Provisioner:
         self._settings = settings
         self.starts: dict[tuple[str, TopicPartition], int] = {}
         """Where a running group begins with a topic that is new to it: only its members may commit that."""
+        self._created: set[str] = set()
 
     def topic(self, address: Address) -> str:
         name = service_of(address.name) if address.kind == "reply" else address.name
@@ -67,6 +68,18 @@ class Provisioner:
             await self._topics.ends([tp for found in fresh.values() for tp in found])  # their leaders answer for them
         for group in groups:
             await self._begin(group)
+            self._created.add(group.name)
+
+    async def restore(self, group: Group) -> bool:
+        """Make again the topics of a running group that were deleted, to be read from their beginning. False: we had
+        not made them."""
+        if group.name not in self._created:
+            return False
+        await self.provision([group], Provision.CREATE)
+        name = self._naming.group(group.name)
+        for known in [start for start in self.starts if start[0] == name]:
+            del self.starts[known]
+        return True
 
     async def require(self, addresses: Iterable[Address]) -> None:
         """NotProvisioned, if there is no topic for one of these."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 from pydantic_settings import BaseSettings
 
@@ -22,7 +22,9 @@ from eventkit.adapter import (
     Provision,
     Receive,
 )
+from eventkit.adopting import BrokerObject
 from eventkit.errors import Closed
+from eventkit_nats.adopted import adopted
 from eventkit_nats.browse import Browser
 from eventkit_nats.consume import GroupConsumer
 from eventkit_nats.exchange import Exchange
@@ -67,13 +69,25 @@ class NatsAdapter:
             raise TypeError(f"settings must be NatsSettings, not {type(given).__name__}")
         self._settings = given or NatsSettings()
         self._target = Target(connection.url, self._settings, connection.client)
+        self._client = connection.client
+        self._adopted: BrokerObject | None = None
         self._naming = names.nats(connection.namespace)
         self._subjects = Subjects(self._naming, self._settings.inbox_prefix)
         self._parts: _Parts | None = None
 
+    @classmethod
+    def from_broker(cls, broker: BrokerObject, connection: Connection, /) -> Self:
+        """Connects to the servers, and with the credentials, of that `NatsBroker`."""
+        adapter = cls(connection)
+        adapter._adopted = broker
+        return adapter
+
     async def start(self, timeout: float, /) -> Limits:
         if self._parts is not None:
-            return Limits(self._parts.link.max_payload)
+            return Limits(self._parts.link.largest)
+        if self._adopted is not None:
+            async with asyncio.timeout(timeout):
+                self._target = await adopted(self._adopted, self._settings, self._client)
         link = Link(self._target, self._settings.inbox_prefix)
         exchange = Exchange(link, self._settings.publish_timeout.total_seconds(), self._settings.domain)
         deadline = asyncio.get_running_loop().time() + timeout
@@ -95,7 +109,7 @@ class NatsAdapter:
             set(),
             set(),
         )
-        return Limits(link.max_payload)
+        return Limits(link.largest)
 
     async def provision(self, wanted: Collection[Address | Group], how: Provision, /) -> None:
         await self._started().topology.provision(wanted, how)

@@ -74,7 +74,7 @@ class Browser:
     async def measure(self, group: Group, retrying: int) -> Backlog:
         """`retrying`: how many of the retry stream are in hand here. Those in other processes count as delayed."""
         sources = [source for source in group.sources if source.kind != "reply"]
-        if not sources:
+        if group.sources and not sources:  # replies alone; without any source the rest can be said
             return Backlog(None, None, None, None)
         places = [await self._topology.place(source) for source in sources]
         durables = [self._topology.durable(group.name, source) for source in sources]

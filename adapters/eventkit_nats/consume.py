@@ -39,13 +39,15 @@ class GroupConsumer:
         self._receive = receive
         self._loop = asyncio.get_running_loop()
         self._settling = Settling(link, publisher, receive, self._schedule)
-        self._sources = Sources(link, exchange, topology, group, in_flight, self._arrive, self._ask_small)
+        self._sources = Sources(link, exchange, topology, group, in_flight, self._arrive, self._ask_small, self._oldest)
         self._arrived: list[Delivery] = []
         self._wake = asyncio.Event()
         self._running = asyncio.Event()
         self._running.set()
         self._scheduled = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._awake = self._loop.time()
+        self._catching_up: asyncio.Task[None] | None = None
         self._ended = False
         self._on_stop: Callable[[GroupConsumer], None] | None = None
 
@@ -111,6 +113,8 @@ class GroupConsumer:
             return
         now = self._loop.time()
         pull.came(now)
+        if self._stood_still(now):
+            return
         parts = reply.split(b".")
         # $JS.ACK.<stream>.<consumer>.<delivered>.<sequence>..., on some servers with domain and account before
         at = 4 if len(parts) == 9 else 6
@@ -126,7 +130,9 @@ class GroupConsumer:
             self._settling.retrying.add(reply)
         self._settling.take(reply, now)
         self._sources.brought(pull, now)
-        self._arrived.append(Delivery(message, parts[at + 1].decode(), count, reply))
+        position = parts[at + 1]
+        pull.newest = max(pull.newest, int(position))
+        self._arrived.append(Delivery(message, position.decode(), count, reply))
         self._wake.set()
         self._schedule()
 
@@ -154,6 +160,9 @@ class GroupConsumer:
         if self._running.is_set():
             self._sources.ask(self._settling.count)
 
+    def _oldest(self, pull: Pull) -> int | None:
+        return self._settling.oldest(f".{pull.place.stream}.{pull.durable}.".encode())
+
     def _ask_small(self) -> None:
         if self._running.is_set():
             self._sources.ask(self._settling.count, small=True)
@@ -161,11 +170,36 @@ class GroupConsumer:
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(min(1.0, self._settling.lease / 6))
+            now = self._loop.time()
+            self._stood_still(now)
+            self._awake = now
             if self._link.up.is_set():
-                now = self._loop.time()
                 self._settling.renew(now)
                 self._sources.check(now)
                 self._ask_small()
+
+    def _stood_still(self, now: float) -> bool:
+        """Has this process not run for so long that what it now reads may have been another's for some time?
+
+        Then nothing of it is taken until the server has answered a question that was asked afterwards. What was not
+        taken comes again when its lease has run out, to whomever.
+        """
+        if self._catching_up is not None:
+            return True
+        if now - self._awake < self._settling.lease / 3:
+            return False
+        log.warning("NATS: group %s stood still for %.1f s", self.group.name, now - self._awake)
+        self._catching_up = self._loop.create_task(self._catch_up())
+        self._tasks = [*(task for task in self._tasks if not task.done()), self._catching_up]
+        return True
+
+    async def _catch_up(self) -> None:
+        try:
+            while self._link.up.is_set() and not await self._exchange.fence(self._exchange.timeout):
+                pass
+        finally:
+            self._awake = self._loop.time()
+            self._catching_up = None
 
     def _up(self) -> None:
         self._settling.again()

@@ -33,6 +33,10 @@ _SLOWEST = 2.0
 """Seconds between two attempts to connect, at most."""
 
 
+_HEADROOM = 65_536
+"""What a copy may be larger than its original, in bytes: what failed, and why, percent-encoded."""
+
+
 class Link:
     """One connection at a time, kept up from `start` to `stop`."""
 
@@ -40,7 +44,7 @@ class Link:
         self.inbox = f"{inbox_prefix}.{secrets.token_hex(11)}"
         """Private to this process: whoever uses the link appends a word of its own."""
         self.max_payload = 0
-        """The largest message in bytes, headers included."""
+        """The largest message that the server takes, in bytes, headers included."""
         self.error: Exception | None = None
         """Why it is down; None while it is up."""
         self.up = asyncio.Event()
@@ -166,6 +170,11 @@ class Link:
                 raise TimeoutError(f"NATS: no answer from {', '.join(servers)} within {timeout:g} s") from error
             raise
         return client
+
+    @property
+    def largest(self) -> int:
+        """The largest message that may be published: a dead letter of it fits, too."""
+        return self.max_payload - min(_HEADROOM, self.max_payload // 4)
 
     def _adopt(self, client: Client) -> None:
         self._client = client

@@ -67,8 +67,9 @@ class Publisher:
 
     def _question(self, message: Message) -> Question:
         question, size = encode(self._subjects.of(message.address, message.type), message, self._subjects.reply)
-        if size > self._link.max_payload:
-            raise MessageTooLarge(_name(message), size, self._link.max_payload)
+        limit = self._link.largest if message.address.kind in ("topic", "inbox") else self._link.max_payload
+        if size > limit:
+            raise MessageTooLarge(_name(message), size, limit)
         if message.address.kind != "reply":
             return question
         # No stream confirms a reply: an echo behind it does, when the server has handled it.

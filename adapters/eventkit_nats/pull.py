@@ -35,6 +35,8 @@ class Pull:
         self.requested = 0
         """Messages asked for that have not come."""
         self.busy_until = 0.0
+        self.newest = 0
+        """The highest sequence in the stream that has come; 0: none yet."""
         self.error: Exception | None = None
         self.sid: int | None = None
         self._link = link

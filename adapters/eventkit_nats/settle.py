@@ -21,6 +21,13 @@ _RECENT = 2.0
 """Seconds after which a server has written down what was acknowledged."""
 
 
+def sequence(reply: bytes) -> int:
+    """Of a message in its stream, by the subject of its acknowledgement."""
+    parts = reply.split(b".")
+    # $JS.ACK.<stream>.<consumer>.<delivered>.<sequence>..., on some servers with domain and account before
+    return int(parts[5 if len(parts) == 9 else 7])
+
+
 class Settling:
     """The deliveries of one consumer, each by the subject of its acknowledgement."""
 
@@ -50,6 +57,10 @@ class Settling:
         """What counts as in flight."""
         return len(self._held) + len(self._moving)
 
+    def oldest(self, source: bytes) -> int | None:
+        """The lowest sequence in hand of a source, named by how its acknowledgements begin."""
+        return min((sequence(reply) for reply in chain(self._held, self._moving) if source in reply), default=None)
+
     def take(self, reply: bytes, now: float) -> None:
         """It has arrived."""
         self._held[reply] = now + self.lease * _SAFE
@@ -62,12 +73,13 @@ class Settling:
         until = self._held.pop(reply, None)
         if until is None:
             return
-        if isinstance(how, Move):
+        ours = until > self._loop.time()
+        if ours and isinstance(how, Move):
             self._moving[reply] = until
             self._moves.append((delivery, how))
         else:
             self.retrying.discard(reply)
-            if until > self._loop.time():
+            if ours:
                 if isinstance(how, Done):
                     self._acks.append(_ACK % reply)
                 else:

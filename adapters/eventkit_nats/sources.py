@@ -6,10 +6,12 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import chain
 from typing import TypeAlias
 
 from eventkit.adapter import Group
+from eventkit.errors import NotProvisioned
 from eventkit_nats.exchange import Exchange
 from eventkit_nats.link import Link
 from eventkit_nats.pull import LONG, SHORT, Pull
@@ -29,6 +31,8 @@ _TURN = 0.1
 """Seconds that one source may wait for messages where the room is too small for all to wait at once."""
 _TROUBLE = 2.0
 """Seconds that a question about a source in trouble may take."""
+_RESTORE = 10.0
+"""Seconds to make again what was deleted."""
 _PAUSES = (0.2, 2.0)
 """Seconds between two attempts to begin a source anew: first, at most."""
 
@@ -45,7 +49,9 @@ class Sources:
         in_flight: int,
         arrive: Arrive,
         ask_small: Callable[[], None],
+        oldest: Callable[[Pull], int | None],
     ) -> None:
+        """`oldest`: the lowest sequence of a source that is in hand, unsettled."""
         self.pulls: list[Pull] = []
         self._link = link
         self._exchange = exchange
@@ -54,6 +60,8 @@ class Sources:
         self._in_flight = max(1, in_flight)
         self._arrive = arrive
         self._ask_small = ask_small
+        self._oldest = oldest
+        self._began = datetime.now(UTC)
         self._loop = asyncio.get_running_loop()
         self._first = 0
         self._soon: asyncio.TimerHandle | None = None
@@ -174,6 +182,8 @@ class Sources:
                             "NATS: group %s cannot read %s (%s): %s", self._group.name, pull.address, why, error
                         )
                     pull.error = error
+                    if isinstance(error, NotProvisioned) and await self._restored(pull):
+                        break
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, most)
         finally:
@@ -182,6 +192,25 @@ class Sources:
         if self._link.up.is_set() and not self._ended:
             self.up()
             self._ask_small()
+
+    async def _restored(self, pull: Pull) -> bool:
+        """Was it deleted, and is it there again, from where we were?"""
+        goes_on = self._oldest(pull) or (pull.newest and pull.newest + 1)
+        try:
+            async with asyncio.timeout(_RESTORE):
+                made = await self._topology.restore(self._group, pull.address, goes_on, self._began)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+            pull.error = error
+            return False
+        if made:
+            pull.newest = 0
+            log.error(
+                "NATS: what group %s reads %s by was deleted, and is made again. It goes on where this process was; "
+                "what other replicas had in hand may come again, or be lost with them.",
+                self._group.name,
+                pull.address,
+            )
+        return made
 
     def _well(self, pull: Pull) -> None:
         if pull.error is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection
-from datetime import timedelta
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from nats.js.errors import APIError, NotFoundError
@@ -41,6 +41,7 @@ class Topology:
         self._settings = settings
         self._exchange = exchange
         self._owned: dict[Address, float] = {}
+        self._created: dict[str, Group] = {}
 
     # Names
 
@@ -136,6 +137,7 @@ class Topology:
         if how is Provision.CREATE:
             await asyncio.gather(*(self._make_stream(address) for address in (*sources, group.retry, group.dead)))
             await asyncio.gather(*(self._make_durable(group, address) for address in (*sources, group.retry)))
+            self._created[group.name] = group
             return []
         missing: list[str] = []
         for address in (*sources, group.retry, group.dead):
@@ -148,6 +150,22 @@ class Topology:
                 except NotProvisioned:
                     missing.append(f"consumer {durable!r} on stream {place.stream!r} for {address}")
         return missing
+
+    async def restore(self, group: Group, address: Address, sequence: int, since: datetime) -> bool:
+        """Make again what was deleted under a running group, if we may: False, if we had not made it. It goes on with
+        `sequence`, 0 where nothing has come yet: then with what was stored `since`."""
+        if group.name not in self._created:
+            return False
+        await self._make_stream(address)
+        place = await self.place(address)
+        state = (await self._exchange.api(f"STREAM.INFO.{place.stream}"))["state"]
+        start: dict[str, Any] = {"deliver_policy": "by_start_time", "opt_start_time": since.isoformat()}
+        if sequence > state["last_seq"] + 1:  # it is another stream, and all that is in it is new
+            start = {"deliver_policy": "all"}
+        elif sequence:
+            start = {"deliver_policy": "by_start_sequence", "opt_start_seq": sequence}
+        await self._make_durable(group, address, start)
+        return True
 
     def _stream_name(self, address: Address) -> str:
         return self._naming.channel(address.kind, address.name, address.physical)
@@ -232,7 +250,7 @@ class Topology:
         if changed:
             await self._exchange.api(f"STREAM.UPDATE.{name}", {**found, **changed})
 
-    async def _make_durable(self, group: Group, address: Address) -> None:
+    async def _make_durable(self, group: Group, address: Address, start: Mapping[str, Any] | None = None) -> None:
         place, durable = await self.place(address), self.durable(group.name, address)
         lease = _ns(self._settings.lease)
         # a work queue is read from its beginning: nothing in it was settled
@@ -247,6 +265,8 @@ class Topology:
             "max_waiting": 2048,
             "replay_policy": "instant",
         }
+        if start is not None and address.kind == "topic":
+            config.update(start)
         if place.filter is not None:
             config["filter_subject"] = place.filter
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 
-from aio_pika.abc import AbstractRobustConnection
+from aio_pika import Connection
 from yarl import URL
 
 from eventkit.errors import SettingsError
@@ -59,7 +59,7 @@ def target(url: str | None, settings: RabbitSettings, client: str) -> Target:
     return Target(parsed, settings.tls.context() if tls else None, client)
 
 
-def adopted(connected: AbstractRobustConnection, settings: RabbitSettings, client: str) -> Target:
+def adopted(connected: Connection, settings: RabbitSettings, client: str) -> Target:
     """As this connection of aio-pika's is made. What only aio-pika understands is left out."""
     url = connected.url
     tls = url.scheme == "amqps"

@@ -24,6 +24,9 @@ from eventkit_redis.trim import Trimmer
 
 log = logging.getLogger("eventkit.redis")
 
+_HEADROOM = 65_536
+"""What a copy may be larger than its original, in bytes: what failed, and why, percent-encoded."""
+
 
 class _Target(NamedTuple):
     """How a message gets to one address."""
@@ -83,8 +86,9 @@ class Publisher:
 
     def _encoded(self, message: Message) -> bytes:
         data = codec.encode(message)
-        if len(data) > self._largest:
-            raise MessageTooLarge(f"{message.type or 'message'} for {message.address}", len(data), self._largest)
+        limit = self._largest + (_HEADROOM if message.address.kind in ("retry", "dead") else 0)
+        if len(data) > limit:
+            raise MessageTooLarge(f"{message.type or 'message'} for {message.address}", len(data), limit)
         return data
 
     def _target(self, address: Address) -> _Target:

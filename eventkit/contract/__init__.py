@@ -10,7 +10,24 @@ Core behaviours have no flags: they hold on every backend, natively or by the co
 it works where it is declared, and asking for it is refused at start where it is not.
 """
 
-from eventkit.contract import delivery, failure, lifecycle, metadata, order, provisioning, requests, routing, scale
+from eventkit.contract import (
+    attempts,
+    batches,
+    crashes,
+    dead_letters,
+    delivery,
+    failure,
+    lifecycle,
+    metadata,
+    order,
+    provisioning,
+    recovery,
+    redriving,
+    requests,
+    rollout,
+    routing,
+    scale,
+)
 from eventkit.contract.checks import CHECKS, Backend, Check, Refused, Vacuous, check
 
 __all__ = [
@@ -19,14 +36,21 @@ __all__ = [
     "Check",
     "Refused",
     "Vacuous",
+    "attempts",
+    "batches",
     "check",
+    "crashes",
+    "dead_letters",
     "delivery",
     "failure",
     "lifecycle",
     "metadata",
     "order",
     "provisioning",
+    "recovery",
+    "redriving",
     "requests",
+    "rollout",
     "routing",
     "scale",
 ]

@@ -6,18 +6,18 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from eventkit.adapter import Adapter
+from eventkit.adapter import Adapter, Group
 from eventkit.bus import Bus
 
 _count = itertools.count(1)
 
 
-class Backend(Protocol):
-    """One broker under test. Checks make what they need of it; each works in a namespace of its own."""
+class Adapters(Protocol):
+    """Whatever adapters can be had of."""
 
     name: str
 
@@ -25,8 +25,49 @@ class Backend(Protocol):
         """A new adapter, not started, connected to nothing yet."""
         ...
 
+
+class Faults(Adapters, Protocol):
+    """A broker that may be broken: nobody else uses it. Its calls block; checks make them in a thread."""
+
+    lease: float
+    """Seconds after which the messages of a process that is not heard of go to another, as its adapters are set."""
+
+    def environment(self, namespace: str, /) -> Mapping[str, str]:
+        """The EVENTKIT_* variables by which a process of its own comes to the same."""
+        ...
+
+    def kill(self) -> None:
+        """End the broker at once, as a crash would. What is on its disk is kept."""
+        ...
+
+    def start(self) -> None:
+        """Start it after `kill`; returns when it answers at its address."""
+        ...
+
+    def restart(self) -> None:
+        """Shut it down in order and start it; returns when it answers."""
+        ...
+
+    def cut(self) -> None:
+        """Break the connections of all clients, once."""
+        ...
+
+    def take_away(self, namespace: str, group: Group, /) -> None:
+        """Delete, behind the back of all that are connected, what the broker delivers to this group from: its queue,
+        its consumer, its topic."""
+        ...
+
+
+class Backend(Adapters, Protocol):
+    """One broker under test. Checks make what they need of it; each works in a namespace of its own."""
+
     def unreachable(self, namespace: str, /) -> Adapter | None:
         """An adapter whose broker does not answer at its address. None: there is no such thing here."""
+        ...
+
+    def faults(self) -> Faults | None:
+        """A broker of this kind that may be broken. It may block while that is started. None: there is no such thing
+        here."""
         ...
 
 
@@ -72,7 +113,15 @@ def fresh_namespace() -> str:
     return f"c{os.getpid():x}{int(time.time()):x}{next(_count):x}"
 
 
-def bus(backend: Backend, namespace: str, source: str = "contract") -> Bus:
+async def breakable(backend: Backend) -> Faults:
+    """A broker that this check may break. Vacuous where there is none."""
+    found = await asyncio.to_thread(backend.faults)
+    if found is None:
+        raise Vacuous("there is no broker that could fail, or be left behind, apart from this process")
+    return found
+
+
+def bus(backend: Adapters, namespace: str, source: str = "contract") -> Bus:
     """A bus of its own on this backend: as another process would have."""
     return Bus(backend.adapter(namespace), source=source)
 

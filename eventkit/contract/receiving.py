@@ -9,7 +9,7 @@ from datetime import datetime
 
 from eventkit import headers as h
 from eventkit.adapter import DONE, Adapter, Address, Consumer, Delivery, Group, Message, Settlement
-from eventkit.contract.checks import Backend, eventually
+from eventkit.contract.checks import Adapters, eventually
 from eventkit.wire import new_id
 
 
@@ -93,7 +93,7 @@ async def receive(
 
 
 @asynccontextmanager
-async def started(backend: Backend, namespace: str) -> AsyncIterator[Adapter]:
+async def started(backend: Adapters, namespace: str) -> AsyncIterator[Adapter]:
     """A started adapter, stopped at the end."""
     adapter = backend.adapter(namespace)
     await adapter.start(15.0)

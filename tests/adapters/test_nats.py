@@ -218,7 +218,7 @@ def test_each_message_has_its_answer(own: Broker) -> None:
                     raw(Address("dead", "nobody"), b""),
                     raw(Address("reply", "$JS.API.STREAM.DELETE.x=reply"), b""),
                     raw(Address("topic", "odd", "not a subject"), b""),
-                    raw(TOPIC, b"y" * 199_500),
+                    raw(TOPIC, b"y" * 149_500),
                 ]
             )
             kinds = [type(answer).__name__ for answer in answers]
@@ -228,7 +228,7 @@ def test_each_message_has_its_answer(own: Broker) -> None:
             ]  # fmt: skip
             too_large = answers[1]
             assert isinstance(too_large, MessageTooLarge)
-            assert too_large.limit == 200_000
+            assert too_large.limit == 150_000
             assert len(await contents(adapter, TOPIC)) == 2
 
     run(test())

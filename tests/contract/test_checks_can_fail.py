@@ -9,8 +9,9 @@ import pytest
 
 from eventkit.adapter import Adapter, Connection
 from eventkit.contract import CHECKS, Backend, checks, letters
+from eventkit.contract.checks import Faults
 from eventkit.memory import Store
-from tests.contract import broken_routing
+from tests.contract import broken_letters, broken_routing
 from tests.contract.broken import Broken, Slow
 
 PATIENCE = 0.7
@@ -29,8 +30,12 @@ class _Backend:
     def unreachable(self, namespace: str, /) -> Adapter | None:
         return None
 
+    def faults(self) -> Faults | None:
+        return None
 
-assert broken_routing  # its classes register themselves by being derived
+
+assert broken_letters
+assert broken_routing  # their classes register themselves by being derived
 BROKEN = [cls for cls in Broken.__subclasses__() if cls.faults]
 
 
@@ -38,6 +43,7 @@ BROKEN = [cls for cls in Broken.__subclasses__() if cls.faults]
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks.eventually, "__defaults__", (PATIENCE,))
     monkeypatch.setattr(letters.dead_letters, "__defaults__", (PATIENCE,))
+    monkeypatch.setattr(letters.listed, "__defaults__", (PATIENCE,))
 
 
 @pytest.mark.parametrize(

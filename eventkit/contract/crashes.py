@@ -1,0 +1,110 @@
+"""D4, D11, L10: processes that die, take long, or stand still."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import suppress
+
+from eventkit.contract.checks import Backend, breakable, bus, check, eventually, fresh_namespace, stays
+from eventkit.contract.letters import dead_letters
+from eventkit.contract.processes import replica
+from eventkit.contract.work import Job, Task, worker
+
+
+@check("D4", "a process that is killed with -9 while it handles messages loses none of them")
+async def killed(backend: Backend) -> None:
+    faults = await breakable(backend)
+    namespace = fresh_namespace()
+    told: list[str] = []
+    events, commands, later = range(200), range(200, 240), range(240, 290)
+    async with bus(faults, namespace) as sender:
+        async with replica(faults, namespace) as first:
+            tasks = [Task(number=n, key=f"k{n % 20}", waits=n % 20 > 14, fails=n % 9 == 0) for n in events]
+            await sender.publish_many(tasks)
+            await asyncio.gather(*(sender.send(Job(number=n, waits=n % 2 == 0, fails=n % 5 == 0)) for n in commands))
+            await eventually(
+                lambda: len(first.numbers("ended")) > 80 and len(first.numbers("began") - first.numbers("ended")) > 10,
+                "the replica is in the middle of its work",
+            )
+            await first.kill()
+            ended = first.numbers("ended")
+        await sender.publish_many([Task(number=n, key=f"k{n % 20}") for n in later])
+        go_on = asyncio.Event()
+        go_on.set()
+        expected = {*events, *commands, *later}
+
+        def handled() -> set[int]:
+            return ended | {int(line.split()[1]) for line in told if line.startswith("ended")}
+
+        async with bus(faults, namespace) as second, second.run(worker(told.append, go_on)):
+            within = faults.lease * 2 + 15.0
+            await eventually(lambda: handled() >= expected, "another replica handles what was left", within)
+    assert ended < expected, "it was killed too late"
+    again = Counter(line for line in told if line.startswith("began"))
+    assert again.total() <= 2 * len(expected), f"far more than what was unsettled came again: {again.total()}"
+    assert await dead_letters(faults, namespace, "worker", 0) == []
+
+
+@check("D11", "a message stays with its handler however long that takes: no other replica gets it, and it settles")
+async def long_handler(backend: Backend) -> None:
+    faults = await breakable(backend)
+    namespace = fresh_namespace()
+    told: list[str] = []
+    go_on = asyncio.Event()
+    service = worker(told.append, go_on)
+
+    def began() -> int:
+        return sum(line.startswith("began") for line in told)
+
+    async with bus(faults, namespace) as one, bus(faults, namespace) as two:
+        async with one.run(service), two.run(service):
+            await one.publish_many([Task(number=n, key=f"k{n}", waits=True) for n in range(4)])
+            await one.send(Job(number=4, waits=True))
+            await eventually(lambda: began() == 5, "all five run")
+            for turn in range(3):  # others pass by meanwhile
+                await one.publish_many([Task(number=n, key=f"k{n}x") for n in range(10 * turn + 10, 10 * turn + 20)])
+                await stays(lambda: began() <= 5 + 10 * (turn + 1), "one came twice", faults.lease * 0.7)  # noqa: B023
+            go_on.set()
+            await eventually(lambda: Counter(told)["ended 4"] == 1 and began() == 35, "all end")
+        async with one.run(service):
+            await one.publish(Task(number=99))
+            await eventually(lambda: "ended 99" in told, "one more")
+            await stays(lambda: began() == 36, "what took long was settled all the same", 0.3)
+    assert set(Counter(told).values()) == {1}, Counter(told).most_common(3)
+
+
+@check("L10", "a replica that stood still while its messages went to another settles nothing when it goes on")
+async def stood_still(backend: Backend) -> None:
+    faults = await breakable(backend)
+    namespace = fresh_namespace()
+    told: list[str] = []
+    held, meanwhile = {0, 1, 2, 3}, {4, 5, 6, 7}
+    within = faults.lease * 2 + 15.0
+    async with bus(faults, namespace) as sender:
+        async with replica(faults, namespace) as first:
+            await sender.publish_many([Task(number=n, key=f"k{n}", waits=True, fails=n == 1) for n in (0, 1)])
+            await asyncio.gather(*(sender.send(Job(number=n, waits=True, fails=n == 3)) for n in (2, 3)))
+            await eventually(lambda: first.numbers("began") == held, "the first replica has them")
+            first.pause()
+            # some of these may have been on their way to the first
+            await sender.publish_many([Task(number=n, key=f"k{n}", waits=True) for n in meanwhile])
+            async with replica(faults, namespace) as second:
+                await eventually(lambda: second.numbers("began") >= held | meanwhile, "the second gets them", within)
+                first.go_on()
+                first.resume()
+                await eventually(
+                    lambda: {0, 2} <= first.numbers("ended") and {1, 3} <= first.numbers("failed"),
+                    "the first goes on, and ends what is no longer its own",
+                )
+                await stays(lambda: not second.numbers("ended"), "the second still has them", 1.0)
+                await first.kill()
+        go_on = asyncio.Event()
+        go_on.set()
+        async with bus(faults, namespace) as third, third.run(worker(told.append, go_on)):
+            await sender.publish(Task(number=9))
+            wanted = {f"ended {n}" for n in (*held, *meanwhile, 9)}
+            with suppress(AssertionError):
+                await eventually(lambda: wanted <= set(told), "all ended", within)
+            assert wanted <= set(told), f"of what the second had when it died, a third did not get {wanted - set(told)}"
+    assert await dead_letters(faults, namespace, "worker", 0) == []

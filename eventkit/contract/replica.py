@@ -1,0 +1,37 @@
+"""A replica in a process of its own, to be killed or paused: `python -m eventkit.contract.replica`.
+
+It connects as EVENTKIT_* says, writes a line for all that happens, and goes on with what waits when it reads a line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+
+from eventkit.bus import connect
+from eventkit.contract.work import worker
+
+
+def _tell(line: str) -> None:
+    os.write(1, f"{line}\n".encode())
+
+
+async def _run() -> None:
+    loop = asyncio.get_running_loop()
+    go_on = asyncio.Event()
+
+    def read() -> None:
+        for _ in sys.stdin:
+            loop.call_soon_threadsafe(go_on.set)
+        os._exit(0)  # whoever started this is gone
+
+    async with connect(service="replica") as bus, bus.run(worker(_tell, go_on)):
+        threading.Thread(target=read, daemon=True).start()
+        _tell("ready")
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_run())

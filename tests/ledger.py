@@ -44,7 +44,12 @@ class Ledger:
             name: {"version": found.version, "how": found.how, "seconds": round(found.seconds, 1)}
             for name, found in self.backends.items()
         }
-        file.write_text(json.dumps({"backends": backends, "results": self.results}, indent=2) + "\n")
+        reasons: dict[str, dict[str, str]] = {}
+        for (check, backend), reason in self.reasons.items():
+            reasons.setdefault(check, {})[backend] = reason
+        file.write_text(
+            json.dumps({"backends": backends, "results": self.results, "reasons": reasons}, indent=2) + "\n"
+        )
 
     def lines(self, sentences: Mapping[str, str], order: Sequence[str]) -> list[str]:
         """As a table for people: behaviours in the order of the contract, backends in the given one."""

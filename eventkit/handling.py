@@ -12,7 +12,7 @@ from typing import Any
 
 from eventkit.adapter import Address, Delivery, Message
 from eventkit.context import Context, Outgoing
-from eventkit.messages import Command, Event, Undeclared, declared, routing
+from eventkit.messages import Command, Event, Topic, Undeclared, declared, routing
 from eventkit.retry import Retry
 from eventkit.service import Handler, Service
 from eventkit.threads import Threads
@@ -23,7 +23,6 @@ class Entry:
     """A handler for one message class, ready to be called."""
 
     __slots__ = (
-        "_decode",
         "address",
         "batch",
         "cls",
@@ -36,6 +35,7 @@ class Entry:
         "serializer",
         "surroundings",
         "timeout",
+        "validate",
         "version",
     )
 
@@ -70,6 +70,16 @@ class Entry:
         parameters = handler.parameters
         # async, takes the message alone, nothing around it: called without a Context
         self.plain = parameters.simple and parameters.is_async and not service.middleware and self.timeout is None
+
+        self.validate = self._validator(topic, serializer)
+        """JSON to the class at once, where its one version is all there is to know. None: `decode` must look."""
+
+    def _validator(self, topic: Topic | None, serializer: Serializer) -> Callable[[bytes], Event | Command[Any]] | None:
+        route = None if topic is not None else routing(self.cls)
+        if route is None or route.version > 1 or route.serializer is not None or serializer is not JSON_SERIALIZER:
+            return None
+        validate: Callable[[bytes], Event | Command[Any]] = self.cls.__pydantic_validator__.validate_json
+        return validate
 
     def decode(self, message: Message) -> Event | Command[Any]:
         """UndecodableMessage where it cannot become its class."""

@@ -69,6 +69,11 @@ class Lanes(Generic[T]):
         self._idle: list[asyncio.Future[None]] = []
         self._awake = 0
         self._closed = False
+        self._still = False
+        self.running = 0
+        """Items that have begun and wait for something."""
+        self.on_quiet: Callable[[], object] | None = None
+        """Called when the last item that ran has ended, or asked to run again later."""
 
     def add(self, key: Hashable | None, item: T) -> None:
         """Run this item: after all earlier ones of its key; None: as soon as a worker is free."""
@@ -108,6 +113,16 @@ class Lanes(Generic[T]):
                 dropped.append(self._parked.pop(place))
         return dropped
 
+    def hold(self) -> None:
+        """Begin nothing until `free`; what runs goes on."""
+        self._still = True
+
+    def free(self) -> None:
+        """Go on after `hold`."""
+        self._still = False
+        if self._ready and not self._awake:
+            self._wake()
+
     async def close(self) -> None:
         """End the workers: cancels what runs, and waits until it has ended."""
         self._closed = True
@@ -119,7 +134,7 @@ class Lanes(Generic[T]):
 
     def _wake(self) -> None:
         """One more worker, if the limit allows."""
-        if self._closed:
+        if self._closed or self._still:
             return
         while self._idle:
             sleeper = self._idle.pop()
@@ -134,22 +149,33 @@ class Lanes(Generic[T]):
             worker.add_done_callback(self._workers.discard)
 
     async def _work(self) -> None:
-        ready, lanes = self._ready, self._lanes
+        ready, lanes, run, base = self._ready, self._lanes, self._run, self._context
+        worker = asyncio.current_task()
+        assert worker is not None
         turns = 0
         while not self._closed:
-            if not ready:
+            if not ready or self._still:
                 await self._sleep()
                 continue
             item = ready.popleft()
             if not isinstance(item, _Lane):
-                wait = await self._step(item)
-                if wait is not None:
-                    self._park(item, wait)
+                lane, first = None, item
             else:
                 lane = lanes[item.key]
-                first = lane.popleft() if lane else None
-                wait = None if first is None else await self._step(first)
-                if wait is not None and first is not None:
+                if not lane:  # all of it was dropped
+                    del lanes[item.key]
+                    continue
+                first = lane.popleft()
+            context = base.copy()
+            coroutine = run(first)
+            try:
+                waits_for = context.run(coroutine.send, None)
+            except StopIteration as end:
+                wait: float | Gate | None = end.value
+            else:
+                wait = await self._rest(coroutine, context, waits_for)
+            if isinstance(item, _Lane) and lane is not None:
+                if wait is not None:
                     lane.appendleft(first)
                     self._asleep.add(item.key)
                     self._when(wait, functools.partial(self._ready_again, item))
@@ -157,8 +183,11 @@ class Lanes(Generic[T]):
                     ready.append(item)
                 else:
                     del lanes[item.key]
+            elif wait is not None:
+                self._park(first, wait)
             turns += 1
-            if turns >= _TURNS:
+            # the second: the item cancelled its own task, and ended before that took effect
+            if turns >= _TURNS or (worker.cancelling() and not self._closed):
                 turns = 0
                 await self._breathe()
 
@@ -207,26 +236,21 @@ class Lanes(Generic[T]):
         if not self._awake:
             self._wake()
 
-    async def _step(self, item: T) -> float | Gate | None:
-        context = self._context.copy()
-        coroutine = self._run(item)
-        wait: float | Gate | None
+    async def _rest(
+        self, coroutine: Coroutine[Any, Any, float | Gate | None], context: Context, waits_for: Any
+    ) -> float | Gate | None:
+        """An item that did not end at its first step: others go on meanwhile."""
+        self._awake -= 1
+        self.running += 1
+        if self._ready and not self._awake:
+            self._wake()
         try:
-            waits_for = context.run(coroutine.send, None)
-        except StopIteration as end:
-            wait = end.value
-        else:
-            self._awake -= 1
-            if self._ready and not self._awake:
-                self._wake()
-            try:
-                wait = await _drive(coroutine, context, waits_for)
-            finally:
-                self._awake += 1
-        worker = asyncio.current_task()
-        if worker is not None and worker.cancelling() and not self._closed:
-            await self._breathe()  # the item cancelled its own task and ended before that took effect
-        return wait
+            return await _drive(coroutine, context, waits_for)
+        finally:
+            self._awake += 1
+            self.running -= 1
+            if not self.running and self.on_quiet is not None:
+                self.on_quiet()
 
 
 def take_back_cancellation() -> None:

@@ -9,18 +9,29 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeAlias
 
+from pydantic import ValidationError
+
 from eventkit import copies
 from eventkit import headers as h
 from eventkit.adapter import DONE, Delivery, Group, Message, Move, Settlement
 from eventkit.clock import Clock
 from eventkit.copies import Reason
-from eventkit.errors import CommandFailed, GiveUp, InvalidMessage, Reject, UndecodableMessage, UnknownMessage
+from eventkit.errors import (
+    CommandFailed,
+    GiveUp,
+    InvalidMessage,
+    ProcessDied,
+    Reject,
+    UndecodableMessage,
+    UnknownMessage,
+)
 from eventkit.gathering import Gatherer, Item, Joined
 from eventkit.handling import Entry, Table
 from eventkit.lanes import Gate, take_back_cancellation
 from eventkit.messages import Command, Event
 from eventkit.outgoing import Emitter, Unsendable
 from eventkit.watching import Happened, Watch, What
+from eventkit.wire import JSON
 
 log = logging.getLogger("eventkit")
 
@@ -50,8 +61,8 @@ class Wait(NamedTuple):
     seconds: float
 
 
-Unsettled: TypeAlias = Wait | Gate | Joined
-"""No settlement yet."""
+Unsettled: TypeAlias = Wait | Gate | Joined | Item
+"""No settlement yet. An item is a suspect for a handler of batches: it is a batch of its own."""
 
 
 class Outcomes:
@@ -99,7 +110,35 @@ class Outcomes:
             or (entry.commands and headers.get(h.VERSION, entry.version) != entry.version)
         ):
             return await self._decide_rare(delivery)
-        return await self._attempt(entry, delivery, delivery, 1, None)
+        if entry.validate is None or not entry.plain or self._waiting or self._attended():
+            return await self._attempt(entry, delivery, delivery, 1, None)
+        # The rest is `_attempt` for a handler that takes its message alone, without a call for each step of it.
+        try:
+            if headers.get(h.CONTENT_TYPE) != JSON:
+                return await self._attempt(entry, delivery, delivery, 1, None)
+            content = entry.validate(message.body or b"")
+        except ValidationError:
+            return await self._attempt(entry, delivery, delivery, 1, None)
+        try:
+            result = await entry.handler.function(content)
+            if result is not None or h.REPLY_TO in headers:
+                await self.emitter.succeeded(entry, delivery, result, ())
+        except BaseException as error:  # noqa: BLE001 whatever a handler raises is a failure of its message
+            return await self.failed(entry, delivery, delivery, content, 1, None, self._blame(error))
+        self.counts.handled += 1
+        return DONE
+
+    def _attended(self) -> bool:
+        """Is there anything that each message is to be told to, or gathered for?"""
+        return self.tell or self._watch is not None or self.gatherer is not None
+
+    def _blame(self, error: BaseException) -> BaseException:
+        """The failure of an attempt; raises what is none: our own cancellation, and Ctrl-C."""
+        if isinstance(error, KeyboardInterrupt) or (isinstance(error, asyncio.CancelledError) and self.aborting):
+            raise error
+        if isinstance(error, asyncio.CancelledError):
+            take_back_cancellation()
+        return error
 
     async def _decide_rare(self, arrived: Delivery) -> Settlement | Unsettled:
         """Copies, delayed messages, requests, CloudEvents in structured mode, foreign and unknown messages."""
@@ -145,7 +184,8 @@ class Outcomes:
     ) -> Settlement | Unsettled:
         if self._waiting:
             attempt = self._waiting.get(id(arrived), attempt)
-        if self.gatherer is not None and (gate := self.gatherer.blocked(entry, arrived, attempt)) is not None:
+        alone = self.gatherer is not None and h.SUSPECT in delivery.message.headers
+        if self.gatherer is not None and not alone and (gate := self.gatherer.blocked(entry, arrived, attempt)):
             return gate
         if self._waiting:
             self._waiting.pop(id(arrived), None)
@@ -154,7 +194,8 @@ class Outcomes:
         except UndecodableMessage as error:
             return await self._given_up(entry, delivery, Reason.UNDECODABLE, error, attempt)
         if entry.batch is not None and self.gatherer is not None:
-            return self.gatherer.join(Item(entry, arrived, delivery, content, attempt, deadline))
+            item = Item(entry, arrived, delivery, content, attempt, deadline)
+            return item if alone else self.gatherer.join(item)
         failure = await self._call(entry, content, delivery, attempt, deadline)
         if failure is not None:
             return await self.failed(entry, arrived, delivery, content, attempt, deadline, failure)
@@ -182,12 +223,21 @@ class Outcomes:
             return await self._given_up(entry, delivery, reason, error, attempt)
         self.counts.retried += 1
         self._happened(What.RETRIED, delivery, content, attempt=attempt, error=error, delay=waits)
-        if entry.retry.in_order:
+        if entry.retry.in_order and h.SUSPECT not in delivery.message.headers:
             self._waiting[id(arrived)] = attempt + 1
             return Wait(waits.total_seconds())
         now = self._clock.now()
         due = now + waits if waits else None
         return Move(copies.retry(delivery, self._group, attempt=attempt + 1, due=due, failed_at=now))
+
+    async def quarantined(self, arrived: Delivery, why: str) -> Settlement:
+        """Its process died again and again, and it alone ran there."""
+        delivery = arrived._replace(message=copies.back(arrived))
+        entry = self._table.find(delivery.message)
+        attempt = copies.attempt(delivery.message)
+        if entry is None:
+            return self._dead(delivery, Reason.QUARANTINED, ProcessDied(why), attempt)
+        return await self._given_up(entry, delivery, Reason.QUARANTINED, ProcessDied(why), attempt)
 
     def succeeded(self, delivery: Delivery, content: Event | Command[Any], attempt: int) -> Settlement:
         """An attempt has ended well, and what it sends is sent."""
@@ -210,15 +260,8 @@ class Outcomes:
             result = await call.run()
             if call.outgoing or result is not None or h.REPLY_TO in delivery.message.headers:
                 await self.emitter.succeeded(entry, delivery, result, call.outgoing)
-        except asyncio.CancelledError as error:
-            if self.aborting:
-                raise
-            take_back_cancellation()
-            return error
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # noqa: BLE001 whatever a handler raises is a failure of its message
-            return error
+            return self._blame(error)
         self.counts.handled += 1
         if self.tell:
             self._log_handled(delivery, attempt, time.perf_counter() - began)

@@ -1,18 +1,50 @@
-"""Redis Streams by hand: pipelined XADD, XREADGROUP of many, one XACK a batch, hiredis."""
+"""Redis Streams by hand: pipelined XADD, XREADGROUP of many, one XACK a batch, hiredis.
+
+The envelope is FastStream's, as on the wire of eventkit, read and written with `struct`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from struct import Struct
 from typing import Any
 
 import redis.asyncio as redis
 
 from bench.messages import Order, orders, raw_headers
-from eventkit.adapter import Address, Message
-from eventkit_redis import codec
 
+_FIELD = b"__data__"
+_MAGIC = b"\x89BIN\x0d\x0a\x1a\x0a"
+_HEAD = Struct(">8sHII")
+_LENGTH = Struct(">H")
 _GROUP, _ME = "bench", "me"
 _WINDOW = 500
+
+
+def write(order: Order) -> bytes:
+    headers = raw_headers(order)
+    parts = [_LENGTH.pack(len(headers))]
+    for name, value in headers.items():
+        for text in (name.encode(), value.encode()):
+            parts += (_LENGTH.pack(len(text)), text)
+    block = b"".join(parts)
+    body = order.model_dump_json().encode()
+    return _HEAD.pack(_MAGIC, 1, _HEAD.size, _HEAD.size + len(block)) + block + body
+
+
+def read(data: bytes) -> tuple[dict[str, str], bytes]:
+    _, _, at, end = _HEAD.unpack_from(data)
+    (count,) = _LENGTH.unpack_from(data, at)
+    at += 2
+    headers = {}
+    for _ in range(count):
+        (length,) = _LENGTH.unpack_from(data, at)
+        name = data[at + 2 : at + 2 + length].decode()
+        at += 2 + length
+        (length,) = _LENGTH.unpack_from(data, at)
+        headers[name] = data[at + 2 : at + 2 + length].decode()
+        at += 2 + length
+    return headers, data[end:]
 
 
 class RawRedis:
@@ -20,7 +52,6 @@ class RawRedis:
 
     async def open(self, url: str, topic: str) -> None:
         self._topic = f"{topic}.raw"
-        self._address = Address("topic", topic)
         self._redis = redis.from_url(url)
         await self._redis.xgroup_create(self._topic, _GROUP, id="$", mkstream=True)
 
@@ -31,18 +62,14 @@ class RawRedis:
     def make(self, count: int) -> Sequence[Order]:
         return orders(count)
 
-    def _encode(self, order: Order) -> bytes:
-        body = order.model_dump_json().encode()
-        return codec.encode(Message(self._address, "OrderPlaced", order.order_id, raw_headers(order), body))
-
     async def publish_one(self, message: Order) -> None:
-        await self._redis.xadd(self._topic, {codec.FIELD: self._encode(message)})
+        await self._redis.xadd(self._topic, {_FIELD: write(message)})
 
     async def publish_many(self, messages: Sequence[Order]) -> None:
         for first in range(0, len(messages), _WINDOW):
             async with self._redis.pipeline(transaction=False) as pipe:
                 for message in messages[first : first + _WINDOW]:
-                    pipe.xadd(self._topic, {codec.FIELD: self._encode(message)})
+                    pipe.xadd(self._topic, {_FIELD: write(message)})
                 await pipe.execute()
 
     async def consume(self, count: int, seen: Callable[[Any], None]) -> None:
@@ -52,8 +79,8 @@ class RawRedis:
             for _, entries in found:
                 ids = []
                 for entry_id, fields in entries:
-                    _headers, body = codec.decode(fields[codec.FIELD])
-                    seen(Order.model_validate_json(body or b""))
+                    _headers, body = read(fields[_FIELD])
+                    seen(Order.model_validate_json(body))
                     ids.append(entry_id)
                 await self._redis.xack(self._topic, _GROUP, *ids)
                 done += len(ids)

@@ -20,7 +20,7 @@ from typing import Any
 
 from eventkit import starlette
 from eventkit.bus import Bus
-from eventkit.running import Health
+from eventkit.health import Health
 from eventkit.starlette import lifespan
 
 try:

@@ -24,7 +24,8 @@ from typing import Any, TypeAlias
 from eventkit import bus as buses
 from eventkit import headers as h
 from eventkit.errors import DeclarationError
-from eventkit.running import Health, Running
+from eventkit.health import Health
+from eventkit.running import Running
 from eventkit.service import Service
 from eventkit.wire import new_id
 
@@ -107,9 +108,9 @@ def correlation_id(connection: HTTPConnection) -> str:
 
 
 def health(connection: HTTPConnection) -> Health:
-    """Whether all groups of the app's services consume."""
-    running = _attached(connection).running
-    return Health(ok=True, errors={}) if running is None else running.health()
+    """Whether the broker is there, and all groups of the app's services consume."""
+    attached = _attached(connection)
+    return attached.bus.health() if attached.running is None else attached.running.health()
 
 
 def routes(*, health: str | None = "/health", asyncapi: str | None = "/asyncapi", **document: Any) -> list[BaseRoute]:
@@ -164,9 +165,7 @@ async def _live(_: Request) -> Response:
 
 async def _ready(request: Request) -> Response:
     found = health(request)
-    if found.ok:
-        return JSONResponse({"status": "ready"})
-    return JSONResponse({"status": "not ready", "errors": dict(found.errors)}, status_code=503)
+    return JSONResponse(found.as_json(), status_code=200 if found.ok else 503)
 
 
 def _text(request: Request, form: str, options: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from eventkit.adapter import Delivery, Message, Provision
 from eventkit.batches import Batch
+from eventkit.circuit import Circuit
 from eventkit.bus import Bus, connect
 from eventkit.context import Context
 from eventkit.copies import Reason
@@ -25,6 +26,7 @@ from eventkit.errors import (
     NoOwner,
     NotProvisioned,
     PartialFailure,
+    ProcessDied,
     PublishError,
     Reject,
     RequestError,
@@ -35,11 +37,12 @@ from eventkit.errors import (
     UndecodableMessage,
     UnknownMessage,
 )
+from eventkit.health import Health
 from eventkit.letter import DeadLetter
 from eventkit.messages import Command, Event, Topic, Undeclared
 from eventkit.parameters import Depends
 from eventkit.retry import Retry
-from eventkit.running import Health, Running
+from eventkit.running import Running
 from eventkit.service import CallNext, Middleware, Router, Service
 from eventkit.wire import Serializer
 
@@ -50,6 +53,7 @@ __all__ = [
     "Bus",
     "CallNext",
     "CapabilityNotSupported",
+    "Circuit",
     "Closed",
     "Command",
     "CommandFailed",
@@ -75,6 +79,7 @@ __all__ = [
     "NoOwner",
     "NotProvisioned",
     "PartialFailure",
+    "ProcessDied",
     "Provision",
     "PublishError",
     "Reason",

@@ -56,7 +56,8 @@ class Delivery(NamedTuple):
     position: str
     """Where the broker keeps it: unique in its address and the same at each redelivery."""
     deliveries: int | None
-    """The broker's own count of this arrival, from 1. None where it does not count."""
+    """Which arrival this is, from 1: it rises at least when the process that had it died. The broker's own count, or
+    the adapter's. None where nobody counts: a message that kills its process is then never found out."""
     token: object
     """The adapter's own: what it needs to settle this delivery."""
 
@@ -123,7 +124,7 @@ class Capabilities:
     key_order_across_replicas: bool
     """Do messages of one key keep their order while several replicas of a service run?"""
     delivery_count: bool
-    """Does the broker count the deliveries of a message?"""
+    """Are the deliveries of a message counted, by the broker or by the adapter?"""
     longest_handler: timedelta | None
     """How long a message may be worked on before the broker gives it to another. None: as long as it takes."""
     settles_in_order: bool
@@ -204,6 +205,11 @@ class Consumer(Protocol):
         `Receive.unsettled`."""
         ...
 
+    async def flush(self, timeout: float, /) -> None:
+        """Returns when the broker has all settlements that were asked for before, so that they hold even if this
+        process dies. At most `timeout` seconds; raises the client's own error, or TimeoutError."""
+        ...
+
     def pause(self) -> None:
         """Deliver nothing new. What was delivered stays ours."""
         ...
@@ -227,6 +233,11 @@ class Adapter(Protocol):
     """Its own settings, read from EVENTKIT_<NAME>__*. None: it has none."""
 
     def __init__(self, connection: Connection) -> None: ...
+
+    @property
+    def error(self) -> Exception | None:
+        """Why the broker cannot be reached now; None while it can, and while not started. It may heal by itself."""
+        ...
 
     async def start(self, timeout: float, /) -> Limits:
         """Connect. Raises the client's own error, or TimeoutError, in `timeout` seconds; then nothing is left open."""

@@ -56,7 +56,7 @@ async def decide(outcomes: Outcomes, batch: Gathered) -> list[Settlement | Wait]
     for place, item in enumerate(items):
         error = errors.get(place)
         if error is None:
-            answers.append(outcomes.succeeded(item.delivery, item.content, item.attempt))
+            answers.append(outcomes.succeeded(item.entry, item.delivery, item.content, item.attempt))
         else:
             answers.append(await outcomes.failed(*item, error))
     return answers

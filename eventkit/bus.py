@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from eventkit import discovery
 from eventkit import headers as h
 from eventkit.adapter import Adapter, Connection, Message, Provision
 from eventkit.adopting import BrokerObject
-from eventkit.clock import Clock, SystemClock
+from eventkit.clock import Clock, SystemClock, check_delay
 from eventkit.dead_letters import DeadLetters
 from eventkit.errors import (
     BrokerUnavailable,
@@ -27,11 +28,12 @@ from eventkit.errors import (
     PublishError,
     SettingsError,
 )
+from eventkit.health import Health, examine
 from eventkit.many import Many
 from eventkit.messages import Command, Event, routing
+from eventkit.names import logical
 from eventkit.publishing import Publisher, permanent
 from eventkit.requests import Requests, outcome
-from eventkit.retry import LONGEST
 from eventkit.running import Core, Running
 from eventkit.service import Service
 from eventkit.settings import Settings, read_adapter_settings, read_settings
@@ -69,8 +71,8 @@ def connect(
     Raises SettingsError for a wrong or mistyped setting, AdapterNotFound for an unknown broker or a missing extra.
     """
     settings = read_settings(discovery.installed())
-    namespace = settings.namespace if namespace is None else namespace
-    source = service or settings.service
+    namespace = settings.namespace if namespace is None else _named("namespace", namespace)
+    source = _named("service", service) if service else settings.service
     try:
         how = settings.provision if provision is None else Provision(provision)
     except ValueError as error:
@@ -78,6 +80,13 @@ def connect(
     if adapter is None:
         adapter = _adapter(broker, url, settings, namespace, source)
     return Bus(adapter, source=source, provision=how, serializer=serializer, clock=clock, watch=watch)
+
+
+def _named(argument: str, value: str) -> str:
+    try:
+        return logical(value, f"connect({argument}=...)") if value else value
+    except DeclarationError as error:
+        raise SettingsError(str(error)) from error
 
 
 def _adapter(
@@ -131,6 +140,10 @@ class Bus:
     def adapter(self) -> Adapter:
         """The port, for tools: to browse dead letters, to measure a backlog."""
         return self._adapter
+
+    def health(self) -> Health:
+        """Whether the broker can be reached now. What `run` gives knows of its services besides."""
+        return examine(self._open().adapter, {})
 
     async def __aenter__(self) -> Self:
         if self._core is not None:
@@ -216,6 +229,9 @@ class Bus:
                     many.refuse(event, error)
                 if many.full:
                     await many.hand_over()
+        except asyncio.CancelledError:
+            many.give_up()
+            raise
         finally:
             failures = await many.end()
         if failures:
@@ -254,7 +270,7 @@ class Bus:
         about = Envelope(
             source=self._source,
             id=request_id,
-            correlation_id=correlation_id or self._correlation_id,
+            correlation_id=h.check_id("correlation_id", correlation_id) or self._correlation_id,
             headers=self._with_own(headers),
             expiry=core.clock.now() + timeout,
             reply_to=requests.reply_to,
@@ -273,7 +289,7 @@ class Bus:
         the headers of a web request, say. What a call says itself wins. It is open as long as this bus is.
         """
         other = copy.copy(self)
-        other._correlation_id = correlation_id or self._correlation_id  # noqa: SLF001 one of our own
+        other._correlation_id = h.check_id("correlation_id", correlation_id) or self._correlation_id  # noqa: SLF001 one of our own
         other._headers = {**self._headers, **h.check(headers)}  # noqa: SLF001
         return other
 
@@ -342,12 +358,11 @@ class Bus:
         headers: Mapping[str, str] | None = None,
         delay: timedelta | None = None,
     ) -> Envelope:
-        if delay is not None and not timedelta(0) <= delay <= LONGEST:
-            raise DeclarationError(f"delay={delay}: it lies between zero and 24 hours")
+        check_delay(delay)
         return Envelope(
             source=self._source,
-            id=id,
-            correlation_id=correlation_id or self._correlation_id,
+            id=h.check_id("id", id),
+            correlation_id=h.check_id("correlation_id", correlation_id) or self._correlation_id,
             headers=self._with_own(headers),
             due=self._clock.now() + delay if delay else None,
         )

@@ -8,16 +8,18 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from types import FrameType
 from typing import Annotated, NoReturn, Optional
 
 import typer
 
-from eventkit import cli_dead_letters, cli_docs, cli_doctor, cli_status, cli_tail, cli_topics, discovery
+from eventkit import cli_dead_letters, cli_docs, cli_doctor, cli_health, cli_status, cli_tail, cli_topics, discovery
 from eventkit.bus import connect
 from eventkit.errors import EventkitError, SettingsError
 from eventkit.loading import NotLoaded, load_services
 from eventkit.log import to_console
+from eventkit.probes import Probes
 from eventkit.service import Service
 from eventkit.settings import read_settings
 from eventkit.subscriptions import table
@@ -34,6 +36,7 @@ app.add_typer(cli_topics.app, name="topics")
 app.command()(cli_status.status)
 app.command()(cli_tail.tail)
 app.command()(cli_doctor.doctor)
+app.command()(cli_health.health)
 
 
 @app.callback()
@@ -48,6 +51,8 @@ def run(
     broker: Annotated[Optional[str], typer.Option(help="Instead of EVENTKIT_BROKER.")] = None,  # noqa: UP045
     url: Annotated[Optional[str], typer.Option(help="Instead of EVENTKIT_URL.")] = None,  # noqa: UP045
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    health_port: cli_health.Port = None,
+    health_host: cli_health.Host = "127.0.0.1",
 ) -> None:
     """Run services until SIGTERM or Ctrl-C, which drains them: what runs is finished, the rest given back.
 
@@ -64,7 +69,7 @@ def run(
         _fail(str(error), _USAGE)
     try:
         where = _where(broker, url)
-        asyncio.run(_Process(found, broker, url, where).run())
+        asyncio.run(_Process(found, broker, url, where, cli_health.probes(health_port, health_host)).run())
     except SettingsError as error:
         _fail(str(error), _USAGE)
     except EventkitError as error:
@@ -77,8 +82,11 @@ def run(
 class _Process:
     """Services in this process, and the signals that end it."""
 
-    def __init__(self, services: Sequence[Service], broker: str | None, url: str | None, where: str) -> None:
+    def __init__(
+        self, services: Sequence[Service], broker: str | None, url: str | None, where: str, probes: Probes | None
+    ) -> None:
         self._services = services
+        self._probes = probes
         self._broker = broker
         self._url = url
         self._where = where
@@ -110,9 +118,14 @@ class _Process:
 
     async def _until_stopped(self) -> None:
         names = "-".join(service.name for service in self._services)
-        async with connect(self._broker, self._url, service=names) as bus, bus.run(*self._services):
+        async with (
+            self._probes or nullcontext(),
+            connect(self._broker, self._url, service=names) as bus,
+            bus.run(*self._services) as running,
+        ):
             typer.echo(table(self._services, self._where), err=True)
-            await asyncio.Event().wait()
+            with nullcontext() if self._probes is None else self._probes.of(running):
+                await asyncio.Event().wait()
 
 
 def _where(broker: str | None, url: str | None) -> str:

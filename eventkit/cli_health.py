@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import http.client
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 
 from eventkit.cli_broker import FAILED, Json, fail
 from eventkit.cli_table import printable
+from eventkit.probes import Probes
 
 _PATIENCE = 5.0
 """Seconds to answer."""
+
+
+Port = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        min=0,
+        max=65535,
+        envvar="EVENTKIT_HEALTH_PORT",
+        help="Tell liveness and readiness over HTTP: /health/live, /health/ready. 0: any free port. Default: do not.",
+    ),
+]
+Host = Annotated[
+    str, typer.Option(help="The address to tell health at; 0.0.0.0 for those outside of this machine or container.")
+]
+
+
+def probes(port: int | None, host: str) -> Probes | None:
+    """What `eventkit run` tells its health by."""
+    return None if port is None else Probes(port, host)
 
 
 def health(

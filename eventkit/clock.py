@@ -9,6 +9,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from eventkit.errors import DeclarationError
+
+LONGEST = timedelta(hours=24)
+"""The longest delay that every broker keeps."""
+
 
 class Timer(Protocol):
     def cancel(self) -> None: ...
@@ -34,6 +39,12 @@ class SystemClock:
 
     def call_later(self, delay: float, function: Callable[[], object], /) -> Timer:
         return asyncio.get_running_loop().call_later(delay, function)
+
+
+def check_delay(delay: timedelta | None) -> None:
+    """DeclarationError for a delay that no message can have."""
+    if delay is not None and not timedelta(0) <= delay <= LONGEST:
+        raise DeclarationError(f"delay={delay}: it lies between zero and 24 hours")
 
 
 async def sleep(clock: Clock, delay: float) -> None:

@@ -6,15 +6,17 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from eventkit import batching
-from eventkit.adapter import DONE, RELEASE, Adapter, Consumer, Delivery, Group, Settlement
+from eventkit.adapter import RELEASE, Adapter, Consumer, Delivery, Done, Group, Move, Release, Settlement
 from eventkit.clock import Clock, sleep
-from eventkit.gathering import Gathered, Joined
+from eventkit.gathering import Gathered, Item, Joined
+from eventkit.headers import SUSPECT
 from eventkit.lanes import Gate, Lanes
 from eventkit.outcomes import Counts, Outcomes, Wait, about
+from eventkit.suspects import Suspects
 
 log = logging.getLogger("eventkit")
 
@@ -25,7 +27,15 @@ _SETTLE_AGAIN = 1.0
 class Consuming:
     """The core's side of one group's consumer. Settles each delivery exactly once."""
 
-    def __init__(self, group: Group, outcomes: Outcomes, adapter: Adapter, clock: Clock, concurrency: int) -> None:
+    def __init__(
+        self,
+        group: Group,
+        outcomes: Outcomes,
+        suspects: Suspects,
+        adapter: Adapter,
+        clock: Clock,
+        concurrency: int,
+    ) -> None:
         self.group = group
         self.budget = max(concurrency * 4, 1_000)
         """Deliveries held at once."""
@@ -41,6 +51,9 @@ class Consuming:
         self._held: dict[int, Delivery] = {}
         self._started: set[int] = set()
         self._waiters: list[tuple[set[int], asyncio.Future[None]]] = []
+        outcomes.crowded = lambda: self._lanes.asleep * 2 > self.budget
+        self._suspects = suspects
+        suspects.join(self._lanes, self._settle, lambda delivery: self._started.add(id(delivery)), self._flush)
 
     @property
     def held(self) -> int:
@@ -50,6 +63,11 @@ class Consuming:
     @property
     def counts(self) -> Counts:
         return self._outcomes.counts
+
+    @property
+    def circuits(self) -> Mapping[str, str]:
+        """The handlers that rest, and since when."""
+        return self._outcomes.circuits
 
     @property
     def sleeping(self) -> int:
@@ -71,15 +89,20 @@ class Consuming:
         if not self._live.is_set():  # before `consume` has returned, nothing could be settled
             await self._live.wait()
         self._outcomes.tell = log.isEnabledFor(logging.INFO)
-        held, add = self._held, self._lanes.add
+        held, add, limit = self._held, self._lanes.add, self._suspects.limit
         for delivery in batch:
             held[id(delivery)] = delivery
-            add(delivery.message.key, delivery)
+            message, count = delivery.message, delivery.deliveries
+            if (count is not None and count > limit) or SUSPECT in message.headers:
+                self._suspects.take(delivery)
+            else:
+                add(message.key, delivery)
         over = len(held) - self.budget
         if over > 0:
             await self._wait_for(list(held)[:over])
 
     async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool], /) -> None:
+        self._suspects.put_back(belongs)
         mine = [(key, delivery) for key, delivery in self._held.items() if belongs(delivery)]
         last = max((at for at, (key, d) in enumerate(mine) if key in self._started or needed(d)), default=-1)
         self._forget(key for key, _ in mine[last + 1 :])
@@ -104,6 +127,7 @@ class Consuming:
         if consumer is None:
             return
         consumer.pause()
+        self._suspects.close()
         waiting = list(self._held.items())
         in_order = self._adapter.capabilities.settles_in_order
         last = max((at for at, (key, _) in enumerate(waiting) if key in self._started), default=-1) if in_order else -1
@@ -124,6 +148,7 @@ class Consuming:
             )
         self._outcomes.aborting = True
         left = self._forget(key for key in list(self._held) if key not in self._started)
+        await self._suspects.stop()
         await self._lanes.close()
         for delivery in (*left, *self._held.values()):  # what is held still had joined a batch that was not begun
             consumer.settle(delivery, RELEASE)
@@ -170,9 +195,10 @@ class Consuming:
             log.exception("%s: eventkit itself failed on %s; it is given back", self.group.name, about(item.message))
             await sleep(self._clock, _SETTLE_AGAIN)
             how = RELEASE
-        if how is not DONE and isinstance(how, (Wait, Gate, Joined)):
+        if not isinstance(how, (Done, Move, Release)):
             if isinstance(how, Joined):
                 return None  # settled with its batch, and as good as started until then
+            assert not isinstance(how, Item), "a suspect in a lane"
             self._started.discard(key)
             return how.seconds if isinstance(how, Wait) else how
         self._started.discard(key)
@@ -199,8 +225,8 @@ class Consuming:
             await sleep(self._clock, _SETTLE_AGAIN)
             answers = [RELEASE] * len(batch.items)
         for item, how in zip(batch.items, answers, strict=True):
-            self._started.discard(id(item.arrived))
             if isinstance(how, Wait):
+                self._started.discard(id(item.arrived))
                 assert self._gatherer is not None
                 self._gatherer.again(item.arrived, how.seconds)
             else:
@@ -211,10 +237,15 @@ class Consuming:
             self._consumer.settle(delivery, how)
         key = id(delivery)
         del self._held[key]
+        self._started.discard(key)
         if self._gatherer is not None:
             self._gatherer.settled(delivery)
         if self._waiters:
             self._tell_waiters(key)
+
+    async def _flush(self, timeout: float) -> None:
+        if self._consumer is not None:
+            await self._consumer.flush(timeout)
 
     def _hurried(self) -> AbstractContextManager[None]:
         """Meanwhile nothing waits for a batch to be full."""

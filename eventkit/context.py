@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from eventkit import headers as h
 from eventkit.adapter import Delivery
+from eventkit.clock import check_delay
 from eventkit.errors import DeclarationError
 from eventkit.messages import Command, Event
 
@@ -75,6 +76,7 @@ class Context:
         """Publish after the handler has succeeded; if it fails, not at all. May be called from any thread."""
         if not isinstance(event, Event):
             raise DeclarationError(f"publish() takes an Event, not {type(event).__name__}: send() takes commands")
+        check_delay(delay)
         self.outgoing.append(Outgoing(event, h.check(headers), delay))
 
     def send(
@@ -83,4 +85,5 @@ class Context:
         """Send after the handler has succeeded; if it fails, not at all. May be called from any thread."""
         if not isinstance(command, Command):
             raise DeclarationError(f"send() takes a Command, not {type(command).__name__}: events are published")
+        check_delay(delay)
         self.outgoing.append(Outgoing(command, h.check(headers), delay))

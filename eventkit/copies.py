@@ -9,7 +9,7 @@ from __future__ import annotations
 import traceback
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from eventkit import headers as h
 from eventkit.adapter import Address, Delivery, Group, Message
@@ -49,6 +49,37 @@ def wait(delivery: Delivery, group: Group, *, due: datetime | None) -> Message:
     """To come back untried: the attempt stays as it is."""
     waited = waits(delivery.message) + 1
     return _to_retry(delivery, group, due, f"wait.{waited}", {h.WAITED: str(waited)}, None)
+
+
+class Suspicion(NamedTuple):
+    """What is known of a message that may have killed its process."""
+
+    runs: int
+    """How often it was run alone and its process died; of one that is to run alone, this time included."""
+    moves: int
+    """How many copies of it there were as a suspect."""
+    alone: bool
+    """Is it to be run alone, as soon as it comes?"""
+
+
+def suspect(delivery: Delivery, group: Group, known: Suspicion, *, due: datetime | None = None) -> Message:
+    """To come back as a suspect: the attempt stays as it is."""
+    moves = known.moves + 1
+    said = f"{known.runs} {moves}{' alone' if known.alone else ''}"
+    step = f"suspect.{attempt(delivery.message)}.{moves}"
+    return _to_retry(delivery, group, due, step, {h.SUSPECT: said}, None)
+
+
+def suspicion(message: Message) -> Suspicion | None:
+    """What is known of it as a suspect; None: it is none."""
+    said = message.headers.get(h.SUSPECT)
+    if said is None:
+        return None
+    runs, _, rest = said.partition(" ")
+    moves, _, alone = rest.partition(" ")
+    if not (runs.isdecimal() and moves.isdecimal()):
+        return Suspicion(0, 0, alone=False)
+    return Suspicion(int(runs), int(moves), alone=alone == "alone")
 
 
 def dead(
@@ -180,6 +211,7 @@ def _carried(delivery: Delivery, group: Group) -> dict[str, Any]:
     """What every copy keeps; a foreign message gets the id that it had been lacking."""
     message = delivery.message
     headers = dict(message.headers)
+    headers.pop(h.SUSPECT, None)
     headers.setdefault(h.ID, _id(delivery))
     headers.setdefault(h.TYPE, message.type)
     if message.key is not None:

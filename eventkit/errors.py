@@ -13,6 +13,7 @@
     │   ├── MessageTooLarge      larger than the broker takes (an InvalidMessage too)
     │   └── NoOwner              a command whose service has no inbox on this broker
     ├── UndecodableMessage       a received message that cannot become its class
+    ├── ProcessDied              a received message that killed its process again and again
     ├── UnknownMessage           a received command of a type that nobody here handles
     ├── DeadLetterError          dead letters that could not be read, retried or discarded; `failures` says which
     │   ├── NoDeadLetter         there is none of that id
@@ -118,6 +119,10 @@ class NoOwner(PublishError):
 
 class UndecodableMessage(EventkitError, ValueError):
     """A received message cannot become its class: no JSON, or JSON that does not fit."""
+
+
+class ProcessDied(EventkitError):
+    """A message killed its process again and again: the error of a dead letter with the reason `quarantined`."""
 
 
 class UnknownMessage(EventkitError):

@@ -25,6 +25,7 @@ class Entry:
     __slots__ = (
         "address",
         "batch",
+        "circuit",
         "cls",
         "commands",
         "handler",
@@ -52,6 +53,7 @@ class Entry:
         self.cls = cls
         self.commands = handler.commands
         self.batch = handler.batch
+        self.circuit = handler.circuit
         self.serializer = serializer
         self.surroundings = surroundings
         self.retry: Retry = handler.retry or service.retry
@@ -214,6 +216,8 @@ class Table:
     def __init__(
         self, handlers: Sequence[Handler], make: Callable[[Handler, type[Event | Command[Any]]], Entry]
     ) -> None:
+        self.shared = len(handlers) > 1
+        """Are there several handlers?"""
         self._by_type: dict[str, Entry] = {}
         self._by_address: dict[tuple[str, str, str], Entry] = {}
         self._defaults: dict[str, Entry] = {}

@@ -50,6 +50,7 @@ ERROR_TYPE = "ek-error-type"
 ERROR_MESSAGE = "ek-error-message"
 ERROR_STACK = "ek-error-stack"
 OUTCOME = "ek-outcome"
+SUSPECT = "ek-suspect"
 
 _RESERVED_PREFIXES = ("ce-", "ce_", "ek-", "nats-")
 _RESERVED = frozenset({CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID, REPLY_TO})
@@ -103,6 +104,19 @@ def check(given: Mapping[str, str] | None) -> Mapping[str, str]:
             raise InvalidMessage(f"header {name!r}: an empty name, line breaks and NUL do not survive every broker")
         if _SURROGATE.search(name) or _SURROGATE.search(value):
             raise InvalidMessage(f"header {name!r}: half a surrogate pair is no text, and cannot be encoded")
+    return given
+
+
+def check_id(what: str, given: str | None) -> str | None:
+    """An id of the caller's own, if it may go on the wire; else InvalidMessage naming the argument."""
+    if given is None:
+        return None
+    if not isinstance(given, str):
+        raise InvalidMessage(f"{what}={given!r}: it is text, not {type(given).__name__}")
+    if _LINE_BREAK.search(given) or _SURROGATE.search(given):
+        raise InvalidMessage(
+            f"{what}={given!r}: line breaks, NUL and half a surrogate pair do not survive every broker"
+        )
     return given
 
 

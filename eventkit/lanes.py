@@ -202,7 +202,8 @@ class Lanes(Generic[T]):
             if self._closed:
                 raise
             take_back_cancellation()
-            self._awake += 1
+            if sleeper.cancelled():  # else it was woken at the same moment, and is counted already
+                self._awake += 1
 
     async def _breathe(self) -> None:
         """Let others of the loop have a turn; a cancellation that an item left behind ends here."""

@@ -53,6 +53,12 @@ class Many:
         else:
             await asyncio.sleep(0)
 
+    def give_up(self) -> None:
+        """Its caller was cancelled: send no more, and wait for nothing. What is under way may or may not arrive."""
+        self._chunk = []
+        for task in self._pending:
+            task.cancel()
+
     async def end(self) -> Sequence[Failure]:
         """When each is answered: those that were not confirmed, in order."""
         await self.hand_over()

@@ -7,6 +7,7 @@ What it holds is lost with the process.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import threading
 from collections import deque
@@ -110,6 +111,7 @@ class MemoryAdapter:
         self._clock = clock or SystemClock()
         self._consumers: list[MemoryConsumer] = []
         self._names: dict[Address, str] = {}
+        self.error: Exception | None = None
         self._open = False
 
     async def start(self, timeout: float, /) -> Limits:
@@ -145,11 +147,11 @@ class MemoryAdapter:
         queue = self._store.queues.get(self._naming.group(group.name))
         reply = next((source for source in group.sources if source.kind == "reply"), None)
         if reply is not None:
-            queue = _Queue()
-            self._store.queues[self._name(reply)] = queue
+            queue = self._store.queues[self._name(reply)] = _Queue()
         if queue is None:
             raise NotProvisioned(f"missing in memory: group:{group.name}")
-        consumer = MemoryConsumer(queue, receive, in_flight, self._put, self._forget)
+        forget = self._forget if reply is None else functools.partial(self._forget, reply=reply)
+        consumer = MemoryConsumer(queue, receive, in_flight, self._put, forget)
         self._consumers.append(consumer)
         return consumer
 
@@ -189,7 +191,9 @@ class MemoryAdapter:
     def _name(self, address: Address) -> str:
         name = self._names.get(address)
         if name is None:
-            name = self._names[address] = self._naming.channel(address.kind, address.name, address.physical)
+            name = self._naming.channel(address.kind, address.name, address.physical)
+            if address.kind != "reply":  # of which each requester has one of its own
+                self._names[address] = name
         return name
 
     def _create(self, item: Address | Group) -> None:
@@ -277,8 +281,10 @@ class MemoryAdapter:
         self._clock.call_later(wait, ring)
         return None
 
-    def _forget(self, consumer: MemoryConsumer) -> None:
+    def _forget(self, consumer: MemoryConsumer, reply: Address | None = None) -> None:
         self._consumers.remove(consumer)
+        if reply is not None:
+            self._store.queues.pop(self._name(reply), None)
 
 
 class MemoryConsumer:
@@ -331,6 +337,9 @@ class MemoryConsumer:
             self._queue.ready.appendleft(stored)
             self._queue.wake()
         self.wake()
+
+    async def flush(self, timeout: float, /) -> None:
+        """Settlements are made at once."""
 
     def pause(self) -> None:
         self._paused = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeAlias
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from eventkit import copies
 from eventkit import headers as h
 from eventkit.adapter import DONE, Delivery, Group, Message, Move, Settlement
+from eventkit.breaker import Breaker
 from eventkit.clock import Clock
 from eventkit.copies import Reason
 from eventkit.errors import (
@@ -30,6 +32,7 @@ from eventkit.handling import Entry, Table
 from eventkit.lanes import Gate, take_back_cancellation
 from eventkit.messages import Command, Event
 from eventkit.outgoing import Emitter, Unsendable
+from eventkit.service import Handler
 from eventkit.watching import Happened, Watch, What
 from eventkit.wire import JSON
 
@@ -39,6 +42,8 @@ UNKNOWN_WAIT = timedelta(seconds=30)
 """How long a command that no handler here knows waits for a replica that does, each time."""
 UNKNOWN_LIMIT = timedelta(hours=1)
 """After this in all it is a dead letter."""
+_LONGEST_REST = timedelta(minutes=10)
+"""How long a message that is put off waits on the broker at most, each time, while its handler rests."""
 
 
 @dataclass(slots=True)
@@ -82,6 +87,9 @@ class Outcomes:
         self.counts = Counts()
         self.gatherer = gatherer
         self._waiting: dict[int, int] = {}
+        self._breakers: dict[Handler, Breaker] = {}
+        self.crowded: Callable[[], bool] = lambda: False
+        """Does what waits here leave others little room? Set by whoever holds the deliveries."""
         self.aborting = False
         """A stop has run out of time: a cancellation is ours, and no failure of the message."""
         self.tell = False
@@ -97,6 +105,8 @@ class Outcomes:
     def forget(self, delivery: Delivery) -> None:
         """This delivery is given back: its count in the lane ends."""
         self._waiting.pop(id(delivery), None)
+        for breaker in self._breakers.values():
+            breaker.dropped(delivery)
 
     async def decide(self, delivery: Delivery) -> Settlement | Unsettled:
         message = delivery.message
@@ -184,6 +194,8 @@ class Outcomes:
     ) -> Settlement | Unsettled:
         if self._waiting:
             attempt = self._waiting.get(id(arrived), attempt)
+        if entry.circuit is not None and (wait := self._resting(entry, arrived, delivery)) is not None:
+            return wait
         alone = self.gatherer is not None and h.SUSPECT in delivery.message.headers
         if self.gatherer is not None and not alone and (gate := self.gatherer.blocked(entry, arrived, attempt)):
             return gate
@@ -215,7 +227,12 @@ class Outcomes:
         if isinstance(error, Unsendable):
             return await self._given_up(entry, delivery, Reason.UNSENDABLE, error.why, attempt)
         if isinstance(error, Reject):
+            if entry.circuit is not None:
+                self._breaker(entry).succeeded()
             return await self._rejected(entry, delivery, error, attempt)
+        if entry.circuit is not None and (wait := self._told(entry, arrived, error)) is not None:
+            self._waiting[id(arrived)] = attempt
+            return wait
         waits = self._again(entry, delivery, attempt, error, deadline)
         if waits is None:
             gave_up = isinstance(error, (GiveUp, *entry.retry.never))
@@ -239,11 +256,48 @@ class Outcomes:
             return self._dead(delivery, Reason.QUARANTINED, ProcessDied(why), attempt)
         return await self._given_up(entry, delivery, Reason.QUARANTINED, ProcessDied(why), attempt)
 
-    def succeeded(self, delivery: Delivery, content: Event | Command[Any], attempt: int) -> Settlement:
+    def succeeded(self, entry: Entry, delivery: Delivery, content: Event | Command[Any], attempt: int) -> Settlement:
         """An attempt has ended well, and what it sends is sent."""
         self.counts.handled += 1
+        if entry.circuit is not None:
+            self._breaker(entry).succeeded()
         self._happened(What.HANDLED, delivery, content, attempt=attempt)
         return DONE
+
+    # circuits
+
+    @property
+    def circuits(self) -> Mapping[str, str]:
+        """The handlers that rest, and since when."""
+        found = {handler.name: breaker.state for handler, breaker in self._breakers.items()}
+        return {name: state for name, state in found.items() if state is not None}
+
+    def _breaker(self, entry: Entry) -> Breaker:
+        found = self._breakers.get(entry.handler)
+        if found is None:
+            assert entry.circuit is not None
+            found = Breaker(entry.circuit, entry.name, self._group.name, self._clock)
+            self._breakers[entry.handler] = found
+        return found
+
+    def _resting(self, entry: Entry, arrived: Delivery, delivery: Delivery) -> Settlement | Gate | None:
+        """What this message waits for, untried, while its handler rests; None: it is tried."""
+        gate = self._breaker(entry).asks(arrived)
+        if gate is None or entry.retry.in_order or not self._table.shared or not self.crowded():
+            return gate
+        # others of this group must have room, too
+        assert entry.circuit is not None
+        pause = min(entry.circuit.pause * 2 ** min(copies.waits(delivery.message), 12), _LONGEST_REST)
+        return Move(copies.wait(delivery, self._group, due=self._clock.now() + pause))
+
+    def _told(self, entry: Entry, arrived: Delivery, error: BaseException) -> Wait | None:
+        """The circuit hears of a failure: how long to wait if that counts as none."""
+        breaker = self._breaker(entry)
+        if isinstance(error, (GiveUp, *entry.retry.never)):
+            breaker.succeeded()
+            return None
+        seconds = breaker.failed(arrived, arrived.message.headers.get(h.ID, arrived.position))
+        return None if seconds is None else Wait(seconds)
 
     async def _call(
         self,
@@ -263,6 +317,8 @@ class Outcomes:
         except BaseException as error:  # noqa: BLE001 whatever a handler raises is a failure of its message
             return self._blame(error)
         self.counts.handled += 1
+        if entry.circuit is not None:
+            self._breaker(entry).succeeded()
         if self.tell:
             self._log_handled(delivery, attempt, time.perf_counter() - began)
         if self._watch is not None:

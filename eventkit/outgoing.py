@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -149,7 +148,7 @@ class Emitter:
             h.ID: f"{request_id}.reply",
             h.SOURCE: self._service,
             h.TYPE: REPLY_TYPE,
-            h.TIME: datetime.now(UTC).isoformat(),
+            h.TIME: self._clock.now().isoformat(),
             h.CONTENT_TYPE: JSON,
             h.CORRELATION: correlation,
             h.CORRELATION_ID: correlation,

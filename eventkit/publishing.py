@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from eventkit.adapter import Adapter, Address, Message, Provision
 from eventkit.errors import Closed, InvalidMessage, NoOwner, NotProvisioned
@@ -15,6 +16,8 @@ _BATCHES = 4
 _DEADLINE = 15.0
 """Seconds until a batch without answers counts as unknown; adapters answer earlier by themselves."""
 
+_MADE = ("topic", "inbox")
+"""What is looked for, or made, before the first message to it. All else belongs to a group or to a requester."""
 _PERMANENT = (InvalidMessage, NoOwner, NotProvisioned)
 
 
@@ -30,6 +33,7 @@ class Publisher:
         self._adapter = adapter
         self._provision = provision
         self._known: set[Address] = set()
+        self._ensuring: dict[Address, asyncio.Future[Exception | None]] = {}
         self._waiting: list[tuple[Message, asyncio.Future[Exception | None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
@@ -38,7 +42,7 @@ class Publisher:
     @property
     def busy(self) -> bool:
         """Is anything not yet answered?"""
-        return bool(self._waiting or self._tasks)
+        return bool(self._waiting or self._tasks or self._ensuring)
 
     async def publish(self, message: Message) -> Exception | None:
         """One message; those published at the same time go out with it."""
@@ -48,6 +52,8 @@ class Publisher:
             refused = await self._ensure(message.address)
             if refused is not None:
                 return refused
+            if self._closed:
+                return Closed("this bus is closed")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Exception | None] = loop.create_future()
         self._waiting.append((message, answer))
@@ -88,7 +94,8 @@ class Publisher:
         self._closed = True
         while self.busy:
             self._flush()
-            await asyncio.wait(self._tasks) if self._tasks else await asyncio.sleep(0)
+            under_way: set[asyncio.Future[Any]] = {*self._tasks, *self._ensuring.values()}
+            await asyncio.wait(under_way) if under_way else await asyncio.sleep(0)
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -109,27 +116,61 @@ class Publisher:
                 future.set_result(answer)
 
     async def _hand_over(self, messages: Sequence[Message]) -> Sequence[Exception | None]:
-        if not messages:
-            return []
-        try:
-            async with asyncio.timeout(_DEADLINE):
-                answers = await self._adapter.publish(messages)
-        except Exception as error:  # noqa: BLE001 an answer for each is owed, whatever the client raised
-            return [error] * len(messages)
+        answers = await self._ask(messages) if messages else []
         if any(answers):
-            for message, answer in zip(messages, answers, strict=True):
-                if isinstance(answer, NotProvisioned):  # deleted since: the next one makes it again
-                    self._known.discard(message.address)
+            gone = [
+                place
+                for place, answer in enumerate(answers)
+                if isinstance(answer, NotProvisioned) and messages[place].address.kind in _MADE
+            ]
+            if gone:
+                return await self._hand_over_again(messages, answers, gone)
         return answers
 
+    async def _ask(self, messages: Sequence[Message]) -> Sequence[Exception | None]:
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                return await self._adapter.publish(messages)
+        except Exception as error:  # noqa: BLE001 an answer for each is owed, whatever the client raised
+            return [error] * len(messages)
+
+    async def _hand_over_again(
+        self, messages: Sequence[Message], answers: Sequence[Exception | None], gone: Sequence[int]
+    ) -> Sequence[Exception | None]:
+        """Once more what went to a topic that was there, and has been deleted since: it is made again, if it may be."""
+        self._known -= {messages[place].address for place in gone}
+        refused = await self.ensure([messages[place] for place in gone])
+        found = list(answers)
+        there = [place for place in gone if messages[place].address not in refused]
+        if there:
+            for place, answer in zip(there, await self._ask([messages[place] for place in there]), strict=True):
+                found[place] = answer
+        return found
+
     async def _ensure(self, address: Address) -> Exception | None:
-        """Topics are made, or looked for, once; an inbox is only looked for: its owner alone makes it."""
+        """Make it, or look for it: once, however many ask at the same time."""
+        if address.kind not in _MADE:
+            return None
+        while (other := self._ensuring.get(address)) is not None:
+            await asyncio.wait([other])
+            if not other.cancelled():
+                return other.result()
+        mine = self._ensuring[address] = asyncio.get_running_loop().create_future()
+        try:
+            answer = await self._look_for(address)
+            mine.set_result(answer)
+            return answer
+        finally:
+            del self._ensuring[address]
+            mine.cancel()  # its caller gave up: another one asks
+
+    async def _look_for(self, address: Address) -> Exception | None:
+        """Topics are made, or looked for; an inbox is only looked for: its owner alone makes it."""
         inbox = address.kind == "inbox"
         how = Provision.VALIDATE if inbox and self._provision is Provision.CREATE else self._provision
         try:
-            if address.kind in ("topic", "inbox"):
-                async with asyncio.timeout(_DEADLINE):
-                    await self._adapter.provision([address], how)
+            async with asyncio.timeout(_DEADLINE):
+                await self._adapter.provision([address], how)
         except NotProvisioned as error:
             if inbox:
                 refused: Exception = NoOwner(

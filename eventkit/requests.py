@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
+from pydantic import ValidationError
+
 from eventkit import headers as h
 from eventkit.adapter import DONE, Adapter, Address, Consumer, Delivery, Group, Message, Settlement
 from eventkit.clock import Clock
-from eventkit.errors import CommandFailed, CommandRejected, RequestTimeout
+from eventkit.errors import Closed, CommandFailed, CommandRejected, RequestTimeout, UndecodableMessage
 from eventkit.outgoing import reply_adapter
-from eventkit.wire import new_id
+from eventkit.wire import new_id, summary
 
 _IN_FLIGHT = 1_000
 
@@ -46,7 +48,9 @@ class Requests:
             await self._consumer.stop(timeout)
             self._consumer = None
         for future in self._waiting.values():
-            future.cancel()
+            if not future.done():
+                future.set_exception(Closed("this bus was closed while a reply was waited for"))
+                future.exception()  # seen, also where its request is still being sent
 
     def expect(self, request_id: str) -> asyncio.Future[Message]:
         """The reply to come. `forget` it when you no longer wait."""
@@ -88,7 +92,16 @@ class Requests:
 
 
 def outcome(reply: Message, as_: object) -> Any:
-    """The value of a reply; raises CommandRejected or CommandFailed."""
+    """The value of a reply; raises CommandRejected, CommandFailed, or UndecodableMessage for what is no reply."""
+    try:
+        return _outcome(reply, as_)
+    except ValidationError as error:
+        raise UndecodableMessage(
+            f"the reply to {reply.headers.get(h.CAUSATION)} does not fit {as_}: {summary(error)}"
+        ) from error
+
+
+def _outcome(reply: Message, as_: object) -> Any:
     said = reply.headers.get(h.OUTCOME, "ok")
     body = reply.body or b"null"
     if said == "rejected":

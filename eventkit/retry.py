@@ -7,10 +7,9 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 
+from eventkit.clock import LONGEST
 from eventkit.errors import DeclarationError, GiveUp, RetryLater
 
-LONGEST = timedelta(hours=24)
-"""The longest delay that every broker keeps."""
 IN_ORDER = timedelta(seconds=60)
 """How long a message may wait in its lane in all."""
 

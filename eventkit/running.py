@@ -17,25 +17,18 @@ from eventkit.consuming import Consuming
 from eventkit.errors import CapabilityNotSupported, DeclarationError
 from eventkit.gathering import Gatherer
 from eventkit.handling import Entry, Surroundings, Table
+from eventkit.health import Health, examine
 from eventkit.messages import Command, Event
 from eventkit.outcomes import Counts, Outcomes
 from eventkit.outgoing import Emitter
 from eventkit.publishing import Publisher
 from eventkit.service import Handler, Service
+from eventkit.suspects import Silence, Suspects
 from eventkit.threads import Threads
 from eventkit.watching import Watch
 from eventkit.wire import Serializer
 
 log = logging.getLogger("eventkit")
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """Whether all groups consume."""
-
-    ok: bool
-    errors: Mapping[str, str]
-    """By group: why it does not consume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +51,7 @@ class Running:
         self._services = services
         self._stack = AsyncExitStack()
         self._consuming: dict[str, Consuming] = {}
+        self._silence = Silence()
         _check(core.adapter, services)
 
     async def __aenter__(self) -> Self:
@@ -80,8 +74,10 @@ class Running:
     async def stop(self) -> None:
         """Stop fetching, finish what runs, give back the rest, end the lifespans. Twice is harmless."""
         began = time.monotonic()
-        await asyncio.gather(*(self._stop_service(service) for service in self._services))
-        await self._stack.aclose()
+        try:
+            await asyncio.gather(*(self._stop_service(service) for service in self._services))
+        finally:
+            await self._stack.aclose()
         if self._consuming:
             log.info("stopped %s in %.2f s", self._names(), time.monotonic() - began)
         self._consuming = {}
@@ -97,13 +93,14 @@ class Running:
         return sum(consuming.held - consuming.sleeping for consuming in self._consuming.values())
 
     def health(self) -> Health:
-        """Red as soon as one group does not consume."""
-        errors = {
-            name: f"{type(consuming.error).__name__}: {consuming.error}"
+        """Red as soon as the broker cannot be reached, or one group does not consume."""
+        circuits = {
+            f"{name}: {handler}": state
             for name, consuming in self._consuming.items()
-            if consuming.error is not None
+            for handler, state in consuming.circuits.items()
         }
-        return Health(ok=not errors, errors=errors)
+        errors = {name: consuming.error for name, consuming in self._consuming.items()}
+        return examine(self._core.adapter, errors, circuits)
 
     async def _start(self, service: Service) -> None:
         core = self._core
@@ -121,7 +118,8 @@ class Running:
             emitter = Emitter(core.publisher, service.name, name, core.serializer, core.clock, core.watch)
             gatherer = Gatherer(core.clock) if any(handler.batch for handler in handlers) else None
             outcomes = Outcomes(service.name, group, Table(handlers, make), emitter, core.clock, core.watch, gatherer)
-            consuming = Consuming(group, outcomes, core.adapter, core.clock, service.concurrency)
+            suspects = Suspects(group, outcomes, self._silence, core.clock, service.quarantine_after)
+            consuming = Consuming(group, outcomes, suspects, core.adapter, core.clock, service.concurrency)
             self._consuming[name] = consuming
             await consuming.start()
         log.info("%s is running on %s", service.name, core.adapter.name)

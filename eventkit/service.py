@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, Union, get_args, get_origin, overload
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeAlias, TypeVar, Union, get_args, get_origin, overload
 
 from eventkit.adapter import Address, Delivery, Group, Start
 from eventkit.batches import Batch
+from eventkit.circuit import Circuit
 from eventkit.errors import DeclarationError
 from eventkit.messages import Command, Event, Topic, routing
 from eventkit.names import logical
@@ -44,12 +45,22 @@ class Handler:
     """All of this topic, for a handler of `Event` itself; for one of the topic's `default` class, that alone."""
     retry: Retry | None
     timeout: timedelta | None
+    circuit: Circuit | None = None
     batch: Batch | None = None
     """It takes lists of messages; None: one at a time."""
 
     @property
     def commands(self) -> bool:
         return issubclass(self.parameters.accepts[0], Command)
+
+
+class _Said(NamedTuple):
+    """How a handler is to be run."""
+
+    retry: Retry | None
+    timeout: timedelta | None
+    circuit: Circuit | None
+    batch: Batch | None = None
 
 
 class Router:
@@ -72,6 +83,7 @@ class Router:
         topic: str | Topic | None = None,
         retry: Retry | None = None,
         timeout: timedelta | None = None,
+        circuit: Circuit | None = None,
     ) -> Callable[[Callable[Concatenate[Msg, P], Out]], Callable[Concatenate[Msg, P], Out]]: ...
     @overload
     def handler(
@@ -82,6 +94,7 @@ class Router:
         topic: str | Topic | None = None,
         retry: Retry | None = None,
         timeout: timedelta | None = None,
+        circuit: Circuit | None = None,
     ) -> Callable[[Callable[Concatenate[list[Msg], P], Out]], Callable[Concatenate[list[Msg], P], Out]]: ...
     def handler(
         self,
@@ -91,27 +104,33 @@ class Router:
         topic: str | Topic | None = None,
         retry: Retry | None = None,
         timeout: timedelta | None = None,
+        circuit: Circuit | None = None,
         batch: Batch | None = None,
     ) -> Callable[..., Any]:
         """Declare a handler: the annotation of its first parameter is the subscription.
 
         `group` opens a second, independent group of the service, `<service>.<group>` (events only). `topic` goes with
         an annotation of `Event` itself: all events of that topic. `retry` and `timeout` (of one attempt) override the
-        service's. `batch` goes with an annotation of `list[OrderPlaced]`: many messages at once, see `Batch`. Plain
-        functions run in threads of their own. DeclarationError for anything that cannot work.
+        service's. `circuit`: it rests while all that it tries fails, see `Circuit`. `batch` goes with an annotation of
+        `list[OrderPlaced]`: many messages at once, see `Batch`. Plain functions run in threads of their own.
+        DeclarationError for anything that cannot work.
         """
         local_names = caller_names(1)
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            self._add(
-                _declare(function, local_names, group=group, topic=topic, retry=retry, timeout=timeout, batch=batch)
-            )
+            said = _Said(retry, timeout, circuit, batch)
+            self._add(_declare(function, local_names, said, group=group, topic=topic))
             return function
 
         return register if function is None else register(function)
 
     def handles(
-        self, command: type[Command[R]], *, retry: Retry | None = None, timeout: timedelta | None = None
+        self,
+        command: type[Command[R]],
+        *,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+        circuit: Circuit | None = None,
     ) -> Callable[[Callable[Concatenate[Any, P], Awaitable[R] | R]], Callable[Concatenate[Any, P], Awaitable[R] | R]]:
         """As `handler`, for one command: type checkers then compare what the function returns with the reply."""
         local_names = caller_names(1)
@@ -119,7 +138,7 @@ class Router:
         def register(
             function: Callable[Concatenate[Any, P], Awaitable[R] | R],
         ) -> Callable[Concatenate[Any, P], Awaitable[R] | R]:
-            handler = _declare(function, local_names, group=None, topic=None, retry=retry, timeout=timeout)
+            handler = _declare(function, local_names, _Said(retry, timeout, circuit))
             if handler.parameters.accepts != (command,):
                 raise DeclarationError(
                     f"{handler.name}: declared to handle {command.__name__}, but its parameter says "
@@ -154,7 +173,10 @@ class Service(Router):
     type that its return annotation names. `concurrency` is how many messages are handled at once (per replica and
     group). `middleware` goes around each handler call, the first outermost. `retry` and `timeout` (of one attempt;
     None: no limit) are for handlers that say none. `start` is where its groups begin when they are new: "now", or
-    "earliest" where the broker can. `stop_timeout` is how long a stop waits for running handlers.
+    "earliest" where the broker can. `quarantine_after` is how often a process may die with a message in hand until
+    that is a dead letter, `quarantined`: the last half of these times it runs alone in its process, so that no other
+    is blamed, and out of its key's order. Stops and deploys do not count. None: never. `stop_timeout` is how long a
+    stop waits for running handlers.
     """
 
     def __init__(
@@ -167,6 +189,7 @@ class Service(Router):
         retry: Retry | None = None,
         timeout: timedelta | None = None,
         start: Start = "now",
+        quarantine_after: int | None = 5,
         stop_timeout: timedelta = timedelta(seconds=20),
     ) -> None:
         super().__init__()
@@ -180,7 +203,12 @@ class Service(Router):
         self.middleware = tuple(middleware)
         self.retry = retry or Retry()
         self.timeout = timeout
+        if quarantine_after is not None and quarantine_after < 2:
+            raise DeclarationError(
+                f"Service({name!r}): quarantine_after={quarantine_after}; 2 is the least, None never quarantines"
+            )
         self.start: Start = start
+        self.quarantine_after = quarantine_after
         self.stop_timeout = stop_timeout
         self._yields = _yielded(lifespan)
 
@@ -223,13 +251,12 @@ class Service(Router):
 def _declare(
     function: Callable[..., Any],
     local_names: Mapping[str, object],
+    said: _Said,
     *,
-    group: str | None,
-    topic: str | Topic | None,
-    retry: Retry | None,
-    timeout: timedelta | None,
-    batch: Batch | None = None,
+    group: str | None = None,
+    topic: str | Topic | None = None,
 ) -> Handler:
+    retry, timeout, circuit, batch = said
     name = getattr(function, "__qualname__", repr(function))
     parameters = read(function, local_names)
     if parameters.batch and batch is None:
@@ -268,6 +295,7 @@ def _declare(
         topic=topic,
         retry=retry,
         timeout=timeout,
+        circuit=circuit,
         batch=batch,
     )
     _check_reply(handler)

@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 
-from pydantic import BaseModel, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableSetting
 
@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     """Prefixes every name on the broker, so that several systems can share one. Empty: no prefix."""
     provision: Provision = Provision.CREATE
     """What may be done about missing topics and groups: create, validate or assume."""
+    health_port: int | None = Field(default=None, ge=0, le=65535)
+    """Where `eventkit run` tells its health over HTTP, and `eventkit health` asks. None: nowhere."""
 
     @field_validator("service", "namespace")
     @classmethod

@@ -17,7 +17,8 @@ _Job: TypeAlias = tuple[
 class Threads:
     """Runs plain functions, at most `most` at once, each in a copy of the caller's context variables.
 
-    A function that runs cannot be cancelled: when its caller is, it goes on to its end and its result is dropped.
+    A function that runs cannot be cancelled: when its caller is, it goes on to its end and its result is dropped. One
+    that has not begun by then never does.
     """
 
     def __init__(self, name: str, most: int) -> None:
@@ -50,6 +51,10 @@ class Threads:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             loop, future, context, function, args, kwargs = job
+            if future.done():  # its caller gave up before it began
+                with self._lock:
+                    self._idle += 1
+                continue
             result: object = None
             failure: BaseException | None = None
             try:

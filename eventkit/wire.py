@@ -160,7 +160,7 @@ def decode(message: Message, cls: type[M], serializer: Serializer = JSON_SERIALI
     except UndecodableMessage:
         raise
     except ValidationError as error:
-        raise UndecodableMessage(f"{_name(message)} does not fit {cls.__name__}: {_summary(error)}") from error
+        raise UndecodableMessage(f"{_name(message)} does not fit {cls.__name__}: {summary(error)}") from error
     except Exception as error:
         raise UndecodableMessage(f"{_name(message)} cannot be read as {content_type}: {error}") from error
 
@@ -178,18 +178,23 @@ def unwrap(message: Message) -> Message:
         return message
     try:
         event = json.loads(message.body or b"")
-        attributes = {f"ce-{name}": str(value) for name, value in event.items() if name not in {"data", "data_base64"}}
+        attributes = {
+            f"ce-{name}": said
+            for name, value in event.items()
+            if name not in {"data", "data_base64"} and (said := h.text(value)) is not None
+        }
+        "".join((*attributes, *attributes.values())).encode()  # half a surrogate pair could not be copied
         if h.ID not in attributes or h.TYPE not in attributes:
             raise KeyError("id and type")
         if "data_base64" in event:
             body: bytes | None = base64.b64decode(event["data_base64"])
         else:
             body = json.dumps(event["data"]).encode() if "data" in event else None
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise UndecodableMessage(
             f"{_name(message)} says {content_type} but is no CloudEvent in JSON: {error}"
         ) from error
-    headers = {**message.headers, **attributes, h.CONTENT_TYPE: event.get("datacontenttype", JSON)}
+    headers = {**message.headers, **attributes, h.CONTENT_TYPE: h.text(event.get("datacontenttype")) or JSON}
     return received(message.address, headers, body, message.key)._replace(due=message.due)
 
 
@@ -223,7 +228,7 @@ def _name(message: Message) -> str:
     return f"{message.type or 'message'} {message.headers.get(h.ID, '(without id)')} on {message.address}"
 
 
-def _summary(error: ValidationError) -> str:
+def summary(error: ValidationError) -> str:
     """Which fields and why, without the values: they may be secret."""
     parts = [
         f"{'.'.join(str(part) for part in item['loc']) or 'body'}: {item['msg']}"

@@ -81,7 +81,7 @@ class Brokers:
         self._pool = ThreadPoolExecutor(max_workers=len(NAMES), thread_name_prefix="broker")
         self._lock = Lock()
         self._asked: dict[str, Future[Broker]] = {}
-        self._breakable: dict[str, Breakable] = {}
+        self._breakable: dict[str, Future[Breakable]] = {}
         self.seconds: dict[str, float] = {}
         """How long each took to be provided."""
 
@@ -100,16 +100,22 @@ class Brokers:
     def breakable(self, name: str) -> Breakable:
         """One that may be broken, for the tests of this run that do so, one after the other. Raises
         BrokerUnavailable."""
+        self.ask_breakable(name)
+        return self._breakable[name].result()
+
+    def ask_breakable(self, *names: str) -> None:
+        """Have these started: returns at once."""
         with self._lock:
-            if name not in self._breakable:
-                self._breakable[name] = Breakable(name)
-            return self._breakable[name]
+            for name in names:
+                if name not in self._breakable:
+                    self._breakable[name] = self._pool.submit(Breakable, name)
 
     def stop(self) -> None:
         """End all that were started."""
-        for breakable in self._breakable.values():
-            breakable.stop()
         self._pool.shutdown(wait=True)
+        for started in self._breakable.values():
+            if started.exception() is None:
+                started.result().stop()
         for asked in self._asked.values():
             if asked.exception() is None:
                 asked.result().stop()

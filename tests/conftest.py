@@ -90,7 +90,11 @@ def breakable(pytestconfig: pytest.Config, broker: Callable[[str], Broker]) -> C
 
     def give(name: str) -> Breakable:
         broker(name)  # skips, where there is none
-        return pytestconfig.stash[_BROKERS].breakable(name)
+        pytestconfig.stash[_BROKERS].ask_breakable(*(other for other in _wanted(pytestconfig) if other != "memory"))
+        try:
+            return pytestconfig.stash[_BROKERS].breakable(name)
+        except BrokerUnavailable as error:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
 
     return give
 

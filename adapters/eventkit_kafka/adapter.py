@@ -46,7 +46,7 @@ class KafkaAdapter:
         durable=True,
         start_earliest=True,
         key_order_across_replicas=True,
-        delivery_count=False,
+        delivery_count=True,
         longest_handler=None,
         settles_in_order=True,
         validates_subscriptions=True,
@@ -68,6 +68,10 @@ class KafkaAdapter:
         adapter = cls(connection)
         adapter._adopted = broker
         return adapter
+
+    @property
+    def error(self) -> Exception | None:
+        return None if self._running is None else self._running.cluster.topics.error
 
     async def start(self, timeout: float, /) -> Limits:
         options = None

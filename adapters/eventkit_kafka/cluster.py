@@ -27,7 +27,9 @@ class Cluster:
     def of(cls, clients: Clients, naming: Naming, settings: KafkaSettings) -> Cluster:
         """Not connected yet."""
         topics = Topics(clients)
-        publisher = Publisher(clients, topics, naming, settings.publish_timeout.total_seconds())
+        publisher = Publisher(
+            clients, topics, naming, settings.publish_timeout.total_seconds(), settings.metadata_age.total_seconds()
+        )
         return cls(clients, topics, publisher, Provisioner(topics, naming, settings), naming, settings)
 
     async def start(self) -> int:

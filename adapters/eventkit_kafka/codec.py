@@ -96,9 +96,9 @@ def decode(address: Address, record: Any) -> Message:
     return _new(Message, (address, headers.get(h.TYPE, ""), key, headers, record.value, None))
 
 
-def deliver(message: Message, position: str, token: object) -> Delivery:
-    """Kafka does not count deliveries."""
-    return _new(Delivery, (message, position, None, token))
+def deliver(message: Message, position: str, token: object, count: int) -> Delivery:
+    """Kafka does not count deliveries: we do."""
+    return _new(Delivery, (message, position, count, token))
 
 
 def decode_copy(address: Address, record: Any) -> Message:

@@ -28,6 +28,8 @@ _HELD_AT_ONCE = 500
 _SINGLY_MS = 100
 _UNREADABLE_AGAIN = 5.0
 _APART, _GLANCE = 1.0, 0.02
+_AHEAD = 2.0
+"""Seconds that writing a mark before a delivery may take."""
 UNREADABLE = (CorruptRecordException, UnsupportedCodecError, ValueError)
 """What aiokafka raises for a record: damaged, packed by a library that is not installed, a header's name no UTF-8."""
 _BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -53,6 +55,8 @@ class GroupConsumer:
         self._unreadable: dict[TopicPartition, tuple[float, Exception]] = {}
         """Partitions that stand still at a record that aiokafka cannot read: when to try again, and why."""
         self._apart_until = 0.0
+        self._ahead: set[Tracker] = set()
+        """Partitions whose mark is to be written before what was read of them is delivered."""
         self._tasks: list[asyncio.Task[None]] = []
 
     # eventkit.adapter.Consumer
@@ -61,6 +65,12 @@ class GroupConsumer:
     def error(self) -> Exception | None:
         unreadable = next(iter(self._unreadable.values()), (0.0, None))[1]
         return self._error or self.member.error or unreadable
+
+    async def flush(self, timeout: float, /) -> None:
+        ends = time.monotonic() + timeout
+        await self._lending.moves_done(timeout / 2)
+        if not await self.member.commits.commit(list(self.member.trackers.values()), max(ends - time.monotonic(), 0.2)):
+            raise TimeoutError("Kafka did not take the commit")
 
     def pause(self) -> None:
         self._resumed.clear()
@@ -152,11 +162,22 @@ class GroupConsumer:
             found = await self._wait_for_records(trackers, batch, again)
         if found:
             await self._held.take_due(batch)
+        if self._ahead:
+            await self._write_ahead()
         if member.revocations != revocations:
             batch = self._lending.still_ours(batch)
         if batch:
             await self._receive.deliveries(batch)
             await asyncio.sleep(0)
+
+    async def _write_ahead(self) -> None:
+        """Say how far we have read before anything of it runs: whoever comes after us, if it kills us, must know."""
+        ahead, self._ahead = self._ahead, set()
+        for tracker in ahead:
+            tracker.touched = True
+        if await self.member.commits.commit(ahead, _AHEAD):
+            for tracker in ahead:
+                tracker.noted = True
 
     def _in_turn(self) -> list[Tracker]:
         """All partitions, beginning with another one each time."""
@@ -256,11 +277,16 @@ class GroupConsumer:
                     self._held.add(codec.due(record), tracker, record)
             else:
                 address, prefix, decode, deliver = tracker.address, tracker.prefix, codec.decode, codec.deliver
+                count = tracker.count
                 for record in fresh:
                     offset = record.offset
                     pending[offset] = LENT
-                    batch.append(deliver(decode(address, record), f"{prefix}{offset}", (tracker, offset, LENT)))
+                    batch.append(
+                        deliver(decode(address, record), f"{prefix}{offset}", (tracker, offset, LENT), count(offset))
+                    )
                 self._lending.lent += len(fresh)
+            if not tracker.noted or records[0].offset < tracker.careful:
+                self._ahead.add(tracker)
             tracker.next = records[-1].offset + 1
             tracker.touched = True
         if total:

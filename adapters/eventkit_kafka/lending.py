@@ -46,7 +46,8 @@ class Lending:
         """A delivery of something that waited."""
         tracker.pending[offset] = arrival
         self.lent += 1
-        return codec.deliver(message, f"{tracker.prefix}{offset}", (tracker, offset, arrival))
+        count = tracker.count(offset) + arrival
+        return codec.deliver(message, f"{tracker.prefix}{offset}", (tracker, offset, arrival), count)
 
     def settle(self, delivery: Delivery, how: Settlement, /) -> None:
         """eventkit.adapter.Consumer.settle."""

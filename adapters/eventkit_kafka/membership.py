@@ -15,16 +15,17 @@ from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
 
 from eventkit.adapter import Group
 from eventkit.errors import NotProvisioned
+from eventkit_kafka import lives
 from eventkit_kafka.clients import end_consumer
 from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.commits import Commits
-from eventkit_kafka.progress import Tracker, decode
+from eventkit_kafka.progress import Ranges, Tracker, decode
 
 log = logging.getLogger("eventkit.kafka")
 
 _LAST_COMMIT = 5.0
 _WATCH = 2.0
-_STUCK = 5
+_STUCK = 4
 """So many times without an answer, while others are answered: this member's connections lead nowhere."""
 _LOOK_UP = 10.0
 _LOOK_AGAIN = 10.0
@@ -122,12 +123,15 @@ class Membership:
     async def rejoin(self) -> None:
         """Give up this member and become another one."""
         self._forget(list(self.trackers.values()))
-        await end_consumer(self.consumer, 5.0)
+        if self.stuck:
+            self._topics.renew()
+        await end_consumer(self.consumer, 0.5 if self.stuck else 5.0)
         await self.join()
 
     async def leave(self, timeout: float) -> None:
         """Write down what is settled, give back the rest, leave the group."""
         ends = time.monotonic() + timeout
+        self._close(list(self.trackers.values()))
         await self.commits.commit(self.trackers.values(), timeout * 0.6)
         self._forget(list(self.trackers.values()))
         await end_consumer(self.consumer, max(ends - time.monotonic(), 0.2))
@@ -153,8 +157,7 @@ class Membership:
         if not trackers:
             return
         self.revocations += 1
-        for tracker in trackers:
-            tracker.open = False
+        self._close(trackers)
         drain = self._settings.rebalance_timeout.total_seconds() * 2 / 3
         await self._owner.finish(trackers, drain)
         await self.commits.commit(trackers, _LAST_COMMIT)
@@ -175,7 +178,7 @@ class Membership:
         for tp in sorted(tps):
             mark = marks.get(tp)
             begin = begins.get(tp)
-            tracker = trackers[tp] = Tracker(tp, self._channels[tp.topic], decode(*mark)[1] if mark is not None else ())
+            tracker = trackers[tp] = Tracker(tp, self._channels[tp.topic], *_left_behind(mark))
             if begin is None:
                 continue
             if mark is None:
@@ -220,6 +223,12 @@ class Membership:
             wanted,
             begin - 1,
         )
+
+    def _close(self, trackers: Sequence[Tracker]) -> None:
+        """We leave these in order, and the next commit says so."""
+        for tracker in trackers:
+            tracker.open = False
+            tracker.touched |= tracker.noted
 
     def _forget(self, trackers: Sequence[Tracker]) -> None:
         self.revocations += 1
@@ -277,7 +286,9 @@ class Membership:
             missing = sorted(set(unknown) - await self._topics.existing(unknown))
             if missing and await self._provisioner.restore(self._group):
                 log.error(
-                    "group %s: %s was deleted, and is made again; what was in it is lost", self.group, ", ".join(missing)
+                    "group %s: %s was deleted and is made again; what was in it is lost",
+                    self.group,
+                    ", ".join(missing),
                 )
                 missing = []
             if not missing:
@@ -296,3 +307,12 @@ class Membership:
         """Has aiokafka's own task of fetching ended? It then returns nothing, for ever and without an error."""
         fetcher = self.consumer._fetcher  # noqa: SLF001 there is no public way to know
         return fetcher is None or bool(fetcher.error_future.done())
+
+
+def _left_behind(mark: OffsetAndMetadata | None) -> tuple[Ranges, Sequence[int]]:
+    """What the reader before us had settled above its mark, and the places of those that died."""
+    if mark is None:
+        return (), ()
+    read, settled = decode(*mark)
+    living, deaths = lives.read(*mark)
+    return settled, [*deaths, read] if living else deaths

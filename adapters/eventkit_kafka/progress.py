@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from aiokafka import TopicPartition  # type: ignore[import-untyped]
 
 from eventkit.adapter import Address
+from eventkit_kafka import lives
 
 LENT, WAITING, MOVING = 0, -1, -2
 """An offset's state: delivered (0, or how often it had been given back before, so that an earlier arrival settles
@@ -24,6 +25,8 @@ METADATA = 4096
 """Characters of metadata that Kafka takes with a commit (`offset.metadata.max.bytes`)."""
 _MARK, _ZIPPED = "ek1:", "ek1z:"
 _LONGEST = 1 << 20
+_CAREFUL = 10_000
+"""Messages past the last death: more than a reader gets through before its mark is written down."""
 
 Ranges = Sequence[tuple[int, int]]
 """Half-open, ascending, apart from each other."""
@@ -32,9 +35,22 @@ Ranges = Sequence[tuple[int, int]]
 class Tracker:
     """One partition, from its assignment to its revocation. A settlement that comes later finds nothing here."""
 
-    __slots__ = ("address", "next", "open", "pending", "prefix", "settled", "touched", "tp", "written")
+    __slots__ = (
+        "address",
+        "careful",
+        "deaths",
+        "next",
+        "noted",
+        "open",
+        "pending",
+        "prefix",
+        "settled",
+        "touched",
+        "tp",
+        "written",
+    )
 
-    def __init__(self, tp: TopicPartition, address: Address, settled: Ranges) -> None:
+    def __init__(self, tp: TopicPartition, address: Address, settled: Ranges, deaths: Sequence[int] = ()) -> None:
         self.tp = tp
         self.address = address
         self.prefix = f"{tp.partition}:"
@@ -50,6 +66,17 @@ class Tracker:
         """Has anything changed since the last commit?"""
         self.written = 0.0
         """When that was, by the loop's clock."""
+        self.deaths = list(deaths)
+        """How far those had read that died with this partition: what is not settled before that, they had in hand."""
+        self.noted = False
+        """Is it written down that we read it?"""
+        self.careful = max(deaths, default=-_CAREFUL) + _CAREFUL
+        """What was read below this offset is written down before it is delivered: it may be what kills."""
+
+    def count(self, offset: int) -> int:
+        """Which delivery this is, from 1, of those that began with a new reader."""
+        deaths = self.deaths
+        return 1 + sum(offset < place for place in deaths) if deaths else 1
 
     def skips(self, offset: int) -> bool:
         """Was it settled before our time? To be asked in ascending order."""
@@ -74,7 +101,10 @@ class Tracker:
         for start, stop in self.settled:
             if stop > self.next:
                 ranges.append((max(start, self.next), stop))
-        return watermark, encode(watermark, self.next, ranges, room)
+        said = lives.write(watermark, self.deaths, living=self.open)
+        if len(said) > room:
+            said = ""
+        return watermark, encode(watermark, self.next, ranges, room - len(said)) + said
 
     def complete(self, room: int = METADATA) -> bool:
         """Does all that is settled above the mark fit into its metadata?"""
@@ -121,6 +151,7 @@ def encode(watermark: int, read: int, settled: Ranges, room: int = METADATA) -> 
 def decode(watermark: int, metadata: str) -> tuple[int, list[tuple[int, int]]]:
     """How far it was read, and what is settled above `watermark`. Anything that we did not write says nothing."""
     nothing: tuple[int, list[tuple[int, int]]] = (watermark, [])
+    metadata = lives.rest(metadata)
     try:
         if metadata.startswith(_MARK):
             raw = base64.b64decode(metadata[len(_MARK) :], validate=True)

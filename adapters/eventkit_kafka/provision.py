@@ -65,7 +65,7 @@ class Provisioner:
             await self._topics.create([self._wanted(topic, address, longest) for topic, address in copies.items()])
         if missing:
             fresh = await self._topics.partitions(list(missing))
-            await self._topics.ends([tp for found in fresh.values() for tp in found])  # their leaders answer for them
+            await self._topics.led([tp for found in fresh.values() for tp in found])
         for group in groups:
             await self._begin(group)
             self._created.add(group.name)

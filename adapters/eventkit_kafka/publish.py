@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOr
 
 from eventkit import names
 from eventkit.adapter import Address, Message
-from eventkit.errors import Closed, NoOwner, NotProvisioned
+from eventkit.errors import Closed, MessageTooLarge, NoOwner, NotProvisioned
 from eventkit_kafka.clients import Clients, end_producer
 from eventkit_kafka.routes import Batch, Lane, Record, Route
 from eventkit_kafka.topics import Topics
@@ -27,11 +27,13 @@ log = logging.getLogger("eventkit.kafka")
 class Publisher:
     """One idempotent producer, and a lane for each partition it sends to."""
 
-    def __init__(self, clients: Clients, topics: Topics, naming: names.Naming, timeout: float) -> None:
+    def __init__(self, clients: Clients, topics: Topics, naming: names.Naming, timeout: float, age: float) -> None:
+        """`age`: seconds after which a topic's limit is asked for again, if a message seems too large for it."""
         self._clients = clients
         self._topics = topics
         self._naming = naming
         self._timeout = timeout
+        self._age = age
         self._producer: Any = None
         self._routes: dict[Address, Route] = {}
         self._doubtful: dict[Address, Route] = {}
@@ -72,10 +74,32 @@ class Publisher:
         """One answer each, in order: None is confirmed."""
         now = time.time()
         together = len(messages)
-        return await self._hand_over(
+        answers = await self._hand_over(
             [message.address for message in messages],
             lambda place, route: route.record(messages[place], now, together),
         )
+        if any(answers):
+            again = [place for place, answer in enumerate(answers) if self._outdated(messages[place].address, answer)]
+            if again:
+                found = await self._hand_over(
+                    [messages[place].address for place in again],
+                    lambda place, route: route.record(messages[again[place]], now, len(again)),
+                )
+                for place, answer in zip(again, found, strict=True):
+                    answers[place] = answer
+        return answers
+
+    def _outdated(self, address: Address, answer: Exception | None) -> bool:
+        """Was the limit of the topic changed since we read it? Of a batch that the broker refused, some would fit."""
+        if isinstance(answer, MessageSizeTooLargeError):
+            return True
+        route = self._routes.get(address)
+        if not isinstance(answer, MessageTooLarge) or route is None:
+            return isinstance(answer, MessageTooLarge) and address in self._doubtful
+        if asyncio.get_running_loop().time() - route.read < self._age:
+            return False
+        self._doubt(route)
+        return True
 
     async def discard(self, letters: Sequence[tuple[Address, int, bytes]]) -> list[Exception | None]:
         """Write tombstones: for each a dead-letter address, the partition and the key of the letter."""
@@ -199,7 +223,7 @@ class Publisher:
                     self._doubtful.pop(route.address, None)
                     if route.topic in existing:
                         route.grow(await _known(self._producer.client, route.topic))
-                        route.limit = limits[route.topic]
+                        route.limit, route.read = limits[route.topic], asyncio.get_running_loop().time()
                         self._routes[route.address] = route
         except Exception as error:  # noqa: BLE001 it is the answer of these messages
             return dict.fromkeys(addresses, error)

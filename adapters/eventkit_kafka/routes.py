@@ -102,13 +102,15 @@ class Lane:
 class Route:
     """The partitions of one address."""
 
-    __slots__ = ("_left", "_turn", "address", "lanes", "limit", "topic")
+    __slots__ = ("_left", "_turn", "address", "lanes", "limit", "read", "topic")
 
     def __init__(self, address: Address, topic: str) -> None:
         self.address = address
         self.topic = topic
         self.limit = 0
         """The largest batch that the topic takes, in bytes."""
+        self.read = 0.0
+        """When we asked for that, by the loop's clock."""
         self.lanes: list[Lane] = []
         self._turn = int(time.time() * 1000)  # so that processes do not all begin with partition 0
         self._left = 0

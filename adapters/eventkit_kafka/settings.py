@@ -92,5 +92,9 @@ def _server(host: str) -> str:
     if host.endswith("]") or not colon:
         return f"{host}:{_PORT}"
     if not name or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise SettingsError(f"EVENTKIT_URL: {host!r} is no host:port")
+        # not shown: where a '/' in a password is not encoded, this is a part of it
+        raise SettingsError(
+            "EVENTKIT_URL: what should be host:port is not (several with commas between); "
+            "percent-encode what is special in a password"
+        )
     return host

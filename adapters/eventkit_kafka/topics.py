@@ -13,6 +13,7 @@ from aiokafka.errors import (  # type: ignore[import-untyped]
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
     KafkaError,
+    KafkaTimeoutError,
     NotCoordinatorError,
     for_code,
 )
@@ -30,6 +31,7 @@ _DEFAULT_LIMIT = 1_048_588
 _EXISTS = 36
 _THERE, _ABSENT = (0, 5), (3, 17)  # without a leader, it is there; a name that cannot be is not
 _WARMING_UP = (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError)
+_WATCH, _PATIENCE = 2.0, 4.0
 _NO_MEMBERS = ("Empty", "Dead")
 
 
@@ -53,6 +55,10 @@ class Topics:
         self._reader: Any = None
         self._opening = asyncio.Lock()
         self._default_limit = _DEFAULT_LIMIT
+        self._watching: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+        self.error: Exception | None = None
+        """Why no broker answers; None while one does."""
 
     async def start(self) -> int:
         """Connect. The largest batch that this broker takes for topics that do not say, in bytes."""
@@ -64,15 +70,38 @@ class Topics:
             raise
         self._admin = admin
         self._default_limit = await self._broker_limit()
+        self._watching = asyncio.create_task(self._watch(), name="eventkit kafka watch")
         return self._default_limit
 
     async def stop(self, seconds: float) -> None:
         admin, self._admin = self._admin, None
         reader, self._reader = self._reader, None
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.cancel()
+            await asyncio.wait([watching])
         if reader is not None:
             await end_consumer(reader, seconds)
+        if self._ending:
+            await asyncio.wait(self._ending)
         if admin is not None:
             await end("admin client", admin.close, seconds)
+
+    async def _watch(self) -> None:
+        """Does any broker answer? aiokafka itself connects again, and says nothing of it.
+
+        A question is waited for until aiokafka gives it up: only then does it close a connection that leads nowhere.
+        """
+        while True:
+            asked = asyncio.ensure_future(self._client.send(self._client.get_random_node(), MetadataRequest([])))
+            try:
+                while not (await asyncio.wait([asked], timeout=_PATIENCE))[0]:
+                    self.error = TimeoutError("Kafka does not answer")
+                failure = ConnectionError("Kafka is gone") if asked.cancelled() else asked.exception()
+                self.error = failure if isinstance(failure, Exception) else None
+            finally:
+                asked.cancel()
+            await asyncio.sleep(_WATCH)
 
     async def existing(self, names: Iterable[str]) -> set[str]:
         """Which of these are there."""
@@ -156,13 +185,39 @@ class Topics:
 
     async def ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The offset that the next record will get."""
-        found: dict[TopicPartition, int] = await (await self._offsets()).end_offsets(list(partitions))
-        return found
+        return await self._look(lambda reader: reader.end_offsets(list(partitions)))
+
+    async def led(self, partitions: Collection[TopicPartition]) -> None:
+        """Returns when their leaders answer for them, which takes long where hundreds were made at once. Bounded by the
+        caller."""
+        while True:
+            try:
+                await self.ends(partitions)
+            except KafkaTimeoutError:
+                continue
+            return
 
     async def begins(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The offset of the oldest record kept."""
-        found: dict[TopicPartition, int] = await (await self._offsets()).beginning_offsets(list(partitions))
-        return found
+        return await self._look(lambda reader: reader.beginning_offsets(list(partitions)))
+
+    async def _look(self, ask: Callable[[Any], Awaitable[dict[TopicPartition, int]]]) -> dict[TopicPartition, int]:
+        reader = await self._offsets()
+        try:
+            return await ask(reader)
+        except BaseException:
+            # its connections may lead nowhere, which aiokafka does not notice when its caller gives up first
+            if self._reader is reader:
+                self.renew()
+            raise
+
+    def renew(self) -> None:
+        """Ask the next question about offsets over new connections."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            task = asyncio.create_task(end_consumer(reader, 1.0), name="eventkit kafka end reader")
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
 
     async def _offsets(self) -> Any:
         async with self._opening:

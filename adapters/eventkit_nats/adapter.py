@@ -82,6 +82,10 @@ class NatsAdapter:
         adapter._adopted = broker
         return adapter
 
+    @property
+    def error(self) -> Exception | None:
+        return None if self._parts is None else self._parts.link.error
+
     async def start(self, timeout: float, /) -> Limits:
         if self._parts is not None:
             return Limits(self._parts.link.largest)

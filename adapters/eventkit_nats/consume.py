@@ -78,6 +78,12 @@ class GroupConsumer:
     def settle(self, delivery: Delivery, how: Settlement, /) -> None:
         self._settling.settle(delivery, how)
 
+    async def flush(self, timeout: float, /) -> None:
+        async with asyncio.timeout(timeout):
+            await self._settling.moved()
+            if not await self._exchange.fence(timeout):
+                raise TimeoutError("NATS does not answer")
+
     def pause(self) -> None:
         self._running.clear()
 

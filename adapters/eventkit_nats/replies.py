@@ -51,6 +51,9 @@ class ReplyConsumer:
     def settle(self, delivery: Delivery, how: Settlement, /) -> None:
         """Nothing is kept."""
 
+    async def flush(self, timeout: float, /) -> None:
+        """Settling a reply means nothing."""
+
     def pause(self) -> None:
         self._running.clear()
 

@@ -112,7 +112,7 @@ class Target:
         }
         if auth.nkey_seed_file is not None or auth.creds_file is not None:
             try:
-                import nkeys  # type: ignore[import-not-found,unused-ignore] # noqa: F401
+                import nkeys  # type: ignore[import-not-found,import-untyped,unused-ignore] # noqa: F401
             except ImportError as error:
                 raise SettingsError("nkeys and credentials files need the package 'nkeys': install it") from error
         if auth.creds_file is not None:

@@ -131,6 +131,13 @@ class Settling:
         if lines:
             self._link.write(b"".join(lines))
 
+    async def moved(self) -> None:
+        """Until all that was settled is written, and no copy is on its way."""
+        self.flush()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+            self.flush()
+
     async def end(self, deadline: float) -> None:
         """Copies that are on their way are waited for; what is in hand then is given back."""
         self.flush()

@@ -67,6 +67,10 @@ class RabbitAdapter:
         adapter._adopted = broker
         return adapter
 
+    @property
+    def error(self) -> Exception | None:
+        return None if self._running is None else self._running.error
+
     async def start(self, timeout: float, /) -> Limits:
         if self._running is not None:
             raise RuntimeError("the rabbit adapter is started already")

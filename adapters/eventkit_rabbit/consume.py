@@ -285,6 +285,18 @@ class RabbitConsumer:
                 session.tags.abandon(tag)
                 self._receive.unsettled(delivery, how, error)
 
+    async def flush(self, timeout: float, /) -> None:
+        async with asyncio.timeout(timeout):
+            self._move()
+            while self._moving:
+                await asyncio.wait(self._moving)
+            session = self._session
+            if session is None:
+                raise ConnectionError(f"group {self._group.name} has no channel")
+            session.flush()
+            # an acknowledgement is never answered: that something after it is shows that it has come
+            await session.channel.basic_qos(prefetch_count=self._prefetch)
+
     async def stop(self, timeout: float, /) -> None:
         if self._stopping:
             return

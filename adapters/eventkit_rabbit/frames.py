@@ -29,6 +29,7 @@ def _id(class_: int, method: int) -> int:
 DELIVER, RETURN, GET_OK = _id(60, 60), _id(60, 50), _id(60, 71)
 _GET_EMPTY, _ACK, _NACK, _CANCEL = _id(60, 72), _id(60, 80), _id(60, 120), _id(60, 30)
 _CHANNEL_CLOSE, _CONNECTION_CLOSE = _id(20, 40), _id(10, 50)
+_BLOCKED, _UNBLOCKED = _id(10, 60), _id(10, 61)
 _WITH_CONTENT = frozenset({DELIVER, RETURN, GET_OK})
 
 _HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
@@ -82,6 +83,8 @@ class Frames(asyncio.StreamReader):
         self.owners: dict[int, ChannelOwner] = {}
         self.refused: Exception | None = None
         """Why the broker ended the handshake, if it said so."""
+        self.blocked = ""
+        """Why the broker reads nothing that is published here, such as "low on memory". Empty: it does."""
         self._clock = loop.time
         self._tell = lost
         self._taken_over = False
@@ -153,7 +156,11 @@ class Frames(asyncio.StreamReader):
         elif method == _CONNECTION_CLOSE:
             self._end(amqp.ConnectionClosed(*_reason(data, at + 11)))
         else:
-            if method == _CHANNEL_CLOSE and owner is not None:
+            if method == _BLOCKED:
+                self.blocked = read_short(data, at + 11)[0] or "blocked"
+            elif method == _UNBLOCKED:
+                self.blocked = ""
+            elif method == _CHANNEL_CLOSE and owner is not None:
                 # before aiormq answers it: a frame written after that answer would end the connection
                 del self.owners[number]
                 code, text = _reason(data, at + 11)

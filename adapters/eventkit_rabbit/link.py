@@ -26,6 +26,8 @@ class Link:
         self._up = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
         self._closed = False
+        self._failed: Exception | None = None
+        """What came of the last attempt to come back."""
 
     async def open(self) -> Wire:
         """Connect for the first time; the client's own error if that fails."""
@@ -38,6 +40,13 @@ class Link:
         """The connection, if there is one at this moment."""
         wire = self._wire
         return wire if wire is not None and not wire.lost.done() else None
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it is down; None while it is up, and before it was opened."""
+        if self.now() is not None or self._wire is None:
+            return None
+        return self._failed or self._wire.lost.result()
 
     async def wire(self) -> Wire:
         """The connection, as soon as there is one. Bounded only by the caller."""
@@ -55,6 +64,7 @@ class Link:
             reason = await asyncio.shield(wire.lost)
             log.warning("connection to RabbitMQ at %s (%s) broke: %s; trying again", self._to, self._purpose, reason)
             wire = self._wire = await self._again()
+            self._failed = None
             self._up.set()
             log.info("connection to RabbitMQ at %s (%s) is back", self._to, self._purpose)
 
@@ -66,6 +76,7 @@ class Link:
             try:
                 return await Wire.open(self._to, self._purpose)
             except Exception as error:  # noqa: BLE001 (whatever it is, the broker may take us the next time)
+                self._failed = error
                 log.debug("still no connection to RabbitMQ at %s: %r", self._to, error)
 
     async def close(self, timeout: float) -> None:

@@ -62,8 +62,19 @@ class Publisher:
                     if failed:
                         failed = await self._publish(_by_exchange(failed), answers)
         except TimeoutError:
-            pass  # the answers say so already
+            self._explain(jobs, answers)
         except Closed as error:
+            for job in jobs:
+                if isinstance(answers[job.place], TimeoutError):
+                    answers[job.place] = error
+
+    def _explain(self, jobs: Sequence[Job], answers: list[Answer]) -> None:
+        """The answers say already that it was late; the broker may have said why."""
+        wire = self._link.now()
+        if wire is not None and wire.frames.blocked:
+            error = TimeoutError(
+                f"RabbitMQ takes no messages now ({wire.frames.blocked}): not confirmed within {self._deadline:g} s"
+            )
             for job in jobs:
                 if isinstance(answers[job.place], TimeoutError):
                     answers[job.place] = error

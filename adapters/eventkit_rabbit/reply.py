@@ -73,6 +73,9 @@ class ReplyConsumer:
     def settle(self, delivery: Delivery, how: Settlement, /) -> None:
         """Nothing is kept: nothing to settle."""
 
+    async def flush(self, timeout: float, /) -> None:
+        """Settling a reply means nothing."""
+
     def pause(self) -> None:
         self._paused = True
 

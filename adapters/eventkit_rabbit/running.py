@@ -48,6 +48,10 @@ class Running:
     def _publisher(self, limit: int) -> Publisher:
         return Publisher(self._publishing, limit, self._deadline)
 
+    @property
+    def error(self) -> Exception | None:
+        return self._publishing.error or self._consuming.error
+
     async def open(self) -> None:
         wire = await self._publishing.open()
         await self._consuming.open()

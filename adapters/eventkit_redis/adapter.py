@@ -74,6 +74,10 @@ class RedisAdapter:
         adapter._adopted = broker
         return adapter
 
+    @property
+    def error(self) -> Exception | None:
+        return None if self._link is None else self._link.error
+
     async def start(self, timeout: float) -> Limits:
         try:
             async with asyncio.timeout(timeout):

@@ -109,6 +109,10 @@ class StreamConsumer:
     def settle(self, delivery: Delivery, how: Settlement) -> None:
         self._settler.settle(delivery, how)
 
+    async def flush(self, timeout: float) -> None:
+        async with asyncio.timeout(timeout):
+            await self._settler.drain()
+
     def pause(self) -> None:
         self._going.clear()
 

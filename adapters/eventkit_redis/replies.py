@@ -44,6 +44,9 @@ class ReplyConsumer:
     def settle(self, delivery: Delivery, how: Settlement) -> None:
         pass
 
+    async def flush(self, timeout: float, /) -> None:
+        """Settling a reply means nothing."""
+
     def pause(self) -> None:
         self._going.clear()
 

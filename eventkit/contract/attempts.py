@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import defaultdict
 from datetime import timedelta
+from itertools import pairwise
 
 from eventkit import headers as h
 from eventkit.bus import Bus
@@ -84,6 +85,6 @@ async def named_delay(backend: Backend) -> None:
         await stays(lambda: sum(map(len, times.values())) == 5, "tried too often", 0.1)
     assert (letter.key, letter.headers[h.ATTEMPT], letter.headers[h.REASON]) == ("always", "3", Reason.EXHAUSTED)
     assert "too many requests" in letter.headers[h.ERROR_MESSAGE]
-    waited = [later - sooner for found in times.values() for sooner, later in zip(found, found[1:], strict=False)]
+    waited = [later - sooner for found in times.values() for sooner, later in pairwise(found)]
     assert min(waited) > 0.39, f"earlier than it said: {waited}"
     assert max(waited) < 3.0, f"far later than it said: {waited}"

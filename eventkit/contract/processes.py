@@ -24,6 +24,10 @@ class Replica:
         """Of the work that it `began`, `failed` or `ended`."""
         return {int(line.split()[1]) for line in self.told if line.startswith(f"{word} ")}
 
+    @property
+    def dead(self) -> bool:
+        return self._process.returncode is not None
+
     def go_on(self) -> None:
         """Let what waits end."""
         assert self._process.stdin is not None
@@ -49,8 +53,8 @@ class Replica:
 
 
 @asynccontextmanager
-async def replica(faults: Faults, namespace: str) -> AsyncIterator[Replica]:
-    """A replica that is ready, killed at the end if it still runs."""
+async def replica(faults: Faults, namespace: str, *, may_die: bool = False) -> AsyncIterator[Replica]:
+    """A replica that is ready, killed at the end if it still runs. `may_die`: it may have died by itself before."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("EVENTKIT_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -64,7 +68,7 @@ async def replica(faults: Faults, namespace: str) -> AsyncIterator[Replica]:
     reading = asyncio.ensure_future(found.read())
     try:
         await eventually(lambda: "ready" in found.told or reading.done(), "the replica is ready", 30.0)
-        assert "ready" in found.told, "the replica ended at its start"
+        assert "ready" in found.told or may_die, "the replica ended at its start"
         yield found
     finally:
         await found.kill()

@@ -46,6 +46,10 @@ class Refusing:
         """Itself, for a bus: it has all that an adapter has but the way in which adapters are made."""
         return cast("Adapter", self)
 
+    @property
+    def error(self) -> Exception | None:
+        return self._adapter.error
+
     async def start(self, timeout: float, /) -> Limits:
         return await self._adapter.start(timeout)
 
@@ -99,6 +103,9 @@ class _RefusingConsumer:
             self._consumer.settle(delivery, how)
         else:
             self._receive.unsettled(delivery, how, error)
+
+    async def flush(self, timeout: float, /) -> None:
+        await self._consumer.flush(timeout)
 
     def pause(self) -> None:
         self._consumer.pause()

@@ -41,7 +41,10 @@ def _release(got: Counter[str], *, new: bool) -> Service:
     return service
 
 
-@check("R11", "ten replicas that start at once where nothing is yet all succeed; the work is shared, nothing comes twice")
+@check(
+    "R11",
+    "ten replicas that start at once, where nothing is yet, all succeed; they share the work, nothing comes twice",
+)
 async def ten_at_once(backend: Backend) -> None:
     namespace = fresh_namespace()
     got: Counter[str] = Counter()
@@ -55,6 +58,9 @@ async def ten_at_once(backend: Backend) -> None:
             running += 1
             await stop.wait()
 
+    def handled() -> int:
+        return got.total() - got["count -1"]  # which was published when perhaps no group was there
+
     async with bus(backend, namespace) as sender:
         first = sender.publish(Counted(number=-1, key="k"))  # makes the topic at the same time
         replicas = asyncio.gather(*(replica() for _ in range(10)))
@@ -62,20 +68,19 @@ async def ten_at_once(backend: Backend) -> None:
             await first
             await eventually(lambda: running == 10 or replicas.done(), "all ten run", 40.0)
             assert not replicas.done(), replicas.exception()
-            before = got.total()
             await asyncio.gather(
                 sender.publish_many(counted(range(200))), *(sender.send(Ship(order=str(n))) for n in range(20))
             )
-            await eventually(lambda: got.total() >= 220 + before, "all are handled")
-            await stays(lambda: got.total() == 220 + before, "and no more", 0.3)
+            await eventually(lambda: handled() >= 220, "all are handled")
+            await stays(lambda: handled() == 220, "and no more", 0.3)
         finally:
             stop.set()
             await replicas
     assert set(got.values()) == {1}
-    async with Bus(backend.adapter(namespace), source="contract", provision=Provision.VALIDATE) as late:
-        async with late.run(service):
-            await late.publish(Counted(number=1_000, key="k"))
-            await eventually(lambda: got["count 1000"], "one that only looks finds all there")
+    only_looks = Bus(backend.adapter(namespace), source="contract", provision=Provision.VALIDATE)
+    async with only_looks, only_looks.run(service):
+        await only_looks.publish(Counted(number=1_000, key="k"))
+        await eventually(lambda: got["count 1000"], "one that only looks finds all there")
 
 
 @check("R12", "an old and a new release of a service side by side lose nothing, whichever starts, stops or comes back")

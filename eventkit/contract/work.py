@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -10,6 +12,9 @@ from eventkit.context import Context
 from eventkit.messages import Command, Event
 from eventkit.retry import Retry
 from eventkit.service import Service
+
+QUARANTINE = 4
+"""How often a process dies until a message is quarantined."""
 
 Tell = Callable[[str], object]
 
@@ -23,6 +28,10 @@ class Task(Event, topic="tasks", key="key"):
     """It ends only when the replica is told to go on."""
     fails: bool = False
     """Its first attempt does."""
+    seconds: float = 0.0
+    """How long it takes."""
+    kills: bool = False
+    """It ends its process, as a crash of the interpreter would. For replicas in processes of their own."""
 
 
 class Job(Command, service="worker"):
@@ -35,12 +44,19 @@ class Job(Command, service="worker"):
 
 def worker(tell: Tell, go_on: asyncio.Event) -> Service:
     """A service that tells `began 7` and `ended 7`, and lets those that wait go on when it is told to."""
-    service = Service("worker", concurrency=200, retry=Retry(attempts=3, first_delay=timedelta(0)))
+    service = Service(
+        "worker", concurrency=200, retry=Retry(attempts=3, first_delay=timedelta(0)), quarantine_after=QUARANTINE
+    )
 
     async def work(content: Task | Job, context: Context) -> None:
         tell(f"began {content.number}")
         if content.waits:
             await go_on.wait()
+        if isinstance(content, Task):
+            if content.seconds:
+                await asyncio.sleep(content.seconds)
+            if content.kills:
+                os.kill(os.getpid(), signal.SIGKILL)
         if content.fails and context.attempt == 1:
             tell(f"failed {content.number}")
             raise RuntimeError("asked for")

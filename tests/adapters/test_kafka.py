@@ -278,6 +278,9 @@ def test_urls() -> None:
     for wrong in ("redis://a:1", "kafka://", "kafka://a:port"):
         with pytest.raises(SettingsError):
             Url.parse(wrong)
+    with pytest.raises(SettingsError, match="percent-encode") as raised:
+        Url.parse("kafka://user:s3cret/x@a:1")
+    assert "s3cret" not in str(raised.value)
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -715,15 +715,52 @@ def test_a_publish_is_answered_and_a_stop_returns_while_the_server_is_away(own: 
     run(test())
 
 
-def test_a_deleted_consumer_turns_red_and_heals(broker: Give) -> None:
+def test_a_deleted_consumer_is_made_again_and_goes_on_where_it_was(broker: Give) -> None:
     async def test() -> None:
         async with started(broker("nats").url) as adapter:
             await create(adapter)
             name = namespace_of(adapter)
+            await put(adapter, *(raw(TOPIC, b"%d" % number) for number in range(5)))
+            got = await receive(adapter, GROUP)
+            await put(adapter, *(raw(TOPIC, b"%d" % number) for number in range(5, 10)))
+            await got.arrive(10)
+            held, done = got.got[7], [delivery for delivery in got.got if delivery is not got.got[7]]
+            got.settle_all(done)
+            await api(adapter, f"CONSUMER.DELETE.{name}=orders.{name}=worker")
+            await put(adapter, raw(TOPIC, b"while it was gone"))
+            await eventually(lambda: b"while it was gone" in got.bodies, "it reads again")
+            assert got.consumer.error is None
+            assert got.bodies[10] == held.message.body, "what was in hand comes again"
+            assert len(got.got) == 14, "and what came after it, but nothing before"
+
+    run(test())
+
+
+def test_a_deleted_stream_is_made_again_too(broker: Give) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as adapter:
+            await create(adapter)
+            got = await receive(adapter, GROUP, settle_with=DONE)
+            await put(adapter, *(raw(TOPIC, b"%d" % number) for number in range(5)))
+            await got.arrive(5)
+            await api(adapter, f"STREAM.DELETE.{namespace_of(adapter)}=orders")
+            await create(adapter, TOPIC)
+            await put(adapter, raw(TOPIC, b"in the new one"))
+            await eventually(lambda: b"in the new one" in got.bodies, "it reads again")
+            assert got.consumer.error is None
+
+    run(test())
+
+
+def test_a_deleted_consumer_that_is_not_ours_to_make_turns_red_and_heals(broker: Give) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as other, started(broker("nats").url, namespace_of(other)) as adapter:
+            await create(other)
+            name = namespace_of(other)
             got = await receive(adapter, GROUP)
             await api(adapter, f"CONSUMER.DELETE.{name}=orders.{name}=worker")
             await eventually(lambda: isinstance(got.consumer.error, NotProvisioned), "red")
-            await create(adapter)
+            await create(other)
             await put(adapter, raw(TOPIC, b"again"))
             await got.arrive(1)
             assert got.consumer.error is None

@@ -298,6 +298,34 @@ def test_a_cancellation_that_took_no_effect_is_not_left_to_the_next() -> None:
     run(main())
 
 
+def test_a_stray_cancellation_of_a_worker_that_is_just_woken_stalls_nothing() -> None:
+    async def main() -> None:
+        done: list[int] = []
+
+        async def handle(item: int) -> None:
+            done.append(item)
+
+        lanes: Lanes[int] = Lanes(handle, 4, asyncio.get_running_loop().call_later)
+        lanes.add(None, 1)
+        while not lanes._idle:
+            await asyncio.sleep(0)
+        (worker,) = lanes._workers
+        lanes.add(None, 2)
+        worker.cancel()
+        while not lanes._idle or lanes._awake:
+            await asyncio.sleep(0)
+        lanes.add(None, 3)
+        while len(done) < 3:
+            await asyncio.sleep(0)
+        await lanes.close()
+
+    async def limited() -> None:
+        async with asyncio.timeout(5):
+            await main()
+
+    asyncio.run(limited())
+
+
 def test_timeouts_and_task_groups_work_inside_handlers() -> None:
     async def main() -> None:
         service = Service("worker", retry=Retry(attempts=1))

@@ -108,16 +108,19 @@ def test_two_handlers_for_a_type_in_one_group() -> None:
 
 
 def test_the_same_wire_name_twice_is_the_same_type() -> None:
-    class Other(Event, topic="sales", type="Placed"):
+    class One(Event, topic="twice", type="Twice"):  # not Placed, whose wire name others here look up
         pass
 
-    class Elsewhere(Event, topic="archive", type="Placed"):
+    class Other(Event, topic="twice", type="Twice"):
+        pass
+
+    class Elsewhere(Event, topic="archive", type="Twice"):
         pass
 
     service = Service("shipping")
 
     @service.handler
-    async def first(event: Placed) -> None: ...
+    async def first(event: One) -> None: ...
 
     @service.handler
     async def elsewhere(event: Elsewhere) -> None: ...
@@ -679,6 +682,42 @@ def test_a_lifespan_that_fails_stops_the_start_and_ends_the_others() -> None:
         assert {task.get_name() for task in asyncio.all_tasks()} == {asyncio.current_task().get_name()}  # type: ignore[union-attr]
 
     run(main())
+
+
+def test_a_consumer_that_cannot_be_stopped_does_not_keep_the_lifespan_open() -> None:
+    ended: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[str]:
+        yield "value"
+        ended.append("lifespan")
+
+    class Stuck(MemoryAdapter):
+        async def consume(self, *given: Any, **named: Any) -> Any:
+            consumer = await super().consume(*given, **named)
+            stop = consumer.stop
+
+            async def fail(timeout: float) -> None:
+                await stop(timeout)
+                raise OSError("gone")
+
+            setattr(consumer, "stop", fail)  # noqa: B010 type checkers refuse the plain form
+            return consumer
+
+    service = Service("shipping", lifespan=lifespan)
+
+    @service.handler
+    async def book(event: Placed) -> None: ...
+
+    async def main() -> None:
+        adapter = Stuck(Connection(url=None, namespace="", client="t"), store=Store())
+        async with Bus(adapter, source="t") as bus:
+            with pytest.raises(OSError, match="gone"):
+                async with bus.run(service):
+                    pass
+
+    asyncio.run(main())
+    assert ended == ["lifespan"]
 
 
 def test_middleware_goes_around_each_call_the_first_outermost() -> None:

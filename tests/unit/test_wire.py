@@ -287,6 +287,21 @@ def test_structured_mode_that_is_none_is_undecodable(body: bytes | None) -> None
         unwrap(Message(TOPIC, "", None, dict(STRUCTURED), body))
 
 
+@pytest.mark.parametrize("said", [5, None, [], {"a": 1}])
+def test_structured_attributes_are_text_or_left_out(said: object) -> None:
+    found = unwrap(structured(datacontenttype=said, odd=said, data={"order": "7"}))
+    assert all(isinstance(value, str) for value in found.headers.values())
+    assert found.headers.get("ce-odd") == h.text(said)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 200_000, json.dumps({"id": "1", "type": "Placed", "odd": "\ud800"}).encode()], ids=["deep", "half"]
+)
+def test_structured_mode_that_cannot_be_copied_is_undecodable(body: bytes) -> None:
+    with pytest.raises(UndecodableMessage, match="but is no CloudEvent in JSON"):
+        unwrap(Message(TOPIC, "", None, dict(STRUCTURED), body))
+
+
 def test_type_and_key_of_an_arrival_are_found_in_its_headers() -> None:
     headers = {h.TYPE: "Placed", h.PARTITION_KEY: "7"}
     assert received(TOPIC, headers, b"") == Message(TOPIC, "Placed", "7", headers, b"")

@@ -1,0 +1,100 @@
+"""Breaker: the circuit of one handler in this process, closed or open."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from eventkit.circuit import Circuit
+from eventkit.clock import Clock
+from eventkit.lanes import Gate
+
+log = logging.getLogger("eventkit")
+
+
+class Breaker:
+    """Told of each outcome; asked before each attempt."""
+
+    def __init__(self, circuit: Circuit, handler: str, group: str, clock: Clock) -> None:
+        self._circuit = circuit
+        self._handler = handler
+        self._group = group
+        self._clock = clock
+        self._failed: dict[str, datetime] = {}
+        """The messages that failed since the last success, the oldest first, each with the time of its last failure."""
+        self._gate = Gate()
+        self._since: datetime | None = None
+        self._until = clock.now()
+        self._probe: object = None
+
+    @property
+    def state(self) -> str | None:
+        """Since when it is open, for people; None: it is closed."""
+        if self._since is None:
+            return None
+        what = "a probe runs" if self._probe is not None else f"next probe at {self._until:%H:%M:%S} UTC"
+        return f"open since {self._since:%Y-%m-%d %H:%M:%S} UTC, {what}"
+
+    def asks(self, token: object) -> Gate | None:
+        """May this message be tried? What it has to wait for, if not."""
+        if self._since is None or self._probe is token:
+            return None
+        if self._probe is None and self._clock.now() >= self._until:
+            self._probe = token
+            log.info("%s: the circuit of %s is open: one message is tried, as a probe", self._group, self._handler)
+            return None
+        return self._gate
+
+    def succeeded(self) -> None:
+        """The handler answered."""
+        if self._failed:
+            self._failed.clear()
+        if self._since is not None:
+            took = self._clock.now() - self._since
+            log.warning(
+                "%s: the circuit of %s is closed after %.3g s: its messages are tried again",
+                *(self._group, self._handler, took.total_seconds()),
+            )
+            self._since = self._probe = None
+            self._let_in()
+
+    def failed(self, token: object, id: str) -> float | None:
+        """An attempt failed. Seconds to wait where that counts as none; None: it counts."""
+        now = self._clock.now()
+        if self._since is not None:
+            if self._probe is token:
+                log.info("%s: the probe of %s failed: its circuit stays open", self._group, self._handler)
+                self._rest(now)
+            return max((self._until - now).total_seconds(), 0.001)
+        self._failed.pop(id, None)
+        self._failed[id] = now
+        oldest = now - self._circuit.within
+        while (first := next(iter(self._failed))) and self._failed[first] < oldest:
+            del self._failed[first]
+        if len(self._failed) < self._circuit.failures:
+            return None
+        log.warning(
+            "%s: the circuit of %s is open: %d messages failed within %g s and none succeeded; all wait, untried, "
+            "and one is tried in %g s",
+            *(self._group, self._handler, len(self._failed), self._circuit.within.total_seconds()),
+            self._circuit.pause.total_seconds(),
+        )
+        self._failed.clear()
+        self._since = now
+        self._rest(now)
+        return None
+
+    def dropped(self, token: object) -> None:
+        """This message is given back: if it was the probe, another one is."""
+        if self._probe is token:
+            self._probe = None
+
+    def _rest(self, now: datetime) -> None:
+        self._probe = None
+        self._until = now + self._circuit.pause
+        self._clock.call_later(self._circuit.pause.total_seconds(), self._let_in)
+
+    def _let_in(self) -> None:
+        """Have all that wait ask again: the first becomes the probe."""
+        gate, self._gate = self._gate, Gate()
+        gate.open()

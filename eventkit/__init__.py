@@ -2,8 +2,8 @@
 
 from eventkit.adapter import Delivery, Message, Provision
 from eventkit.batches import Batch
-from eventkit.circuit import Circuit
 from eventkit.bus import Bus, connect
+from eventkit.circuit import Circuit
 from eventkit.context import Context
 from eventkit.copies import Reason
 from eventkit.dead_letters import DeadLetters

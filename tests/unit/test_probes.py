@@ -6,7 +6,7 @@ import asyncio
 import http.client
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -132,11 +132,11 @@ def test_a_port_that_is_taken_is_named() -> None:
 
 
 @pytest.fixture
-def port() -> Iterator[int]:
+def port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         found: int = taken.getsockname()[1]
-    yield found
+    return found
 
 
 def test_the_command_asks_a_running_process(port: int) -> None:

@@ -14,7 +14,7 @@ from eventkit.adapter import RELEASE, Adapter, Consumer, Delivery, Done, Group, 
 from eventkit.clock import Clock, sleep
 from eventkit.gathering import Gathered, Item, Joined
 from eventkit.headers import SUSPECT
-from eventkit.lanes import Gate, Lanes
+from eventkit.lanes import Gate, Lanes, take_back_cancellation
 from eventkit.outcomes import Counts, Outcomes, Wait, about
 from eventkit.suspects import Suspects
 
@@ -188,9 +188,11 @@ class Consuming:
         try:
             how = await self._outcomes.decide(item)
         except asyncio.CancelledError:
-            if not self._outcomes.aborting:
-                raise
-            how = RELEASE
+            if self._outcomes.aborting:
+                how = RELEASE
+            else:  # left behind by a handler, and come while its outcome was being told: decide again
+                take_back_cancellation()
+                how = Wait(0.0)
         except Exception:
             log.exception("%s: eventkit itself failed on %s; it is given back", self.group.name, about(item.message))
             await sleep(self._clock, _SETTLE_AGAIN)
@@ -204,7 +206,10 @@ class Consuming:
         self._started.discard(key)
         if self._gatherer is None:  # `_settle`, without the price of a call for each message
             if self._consumer is not None:
-                self._consumer.settle(item, how)
+                try:
+                    self._consumer.settle(item, how)
+                except Exception as error:  # noqa: BLE001 as in `_settle`
+                    self.unsettled(item, how, error)
             del self._held[key]
             if self._waiters:
                 self._tell_waiters(key)
@@ -217,9 +222,11 @@ class Consuming:
         try:
             answers = await batching.decide(self._outcomes, batch)
         except asyncio.CancelledError:
-            if not self._outcomes.aborting:
-                raise
-            answers = [RELEASE] * len(batch.items)
+            if self._outcomes.aborting:
+                answers = [RELEASE] * len(batch.items)
+            else:
+                take_back_cancellation()
+                answers = [Wait(0.0)] * len(batch.items)
         except Exception:
             log.exception("%s: eventkit itself failed on a batch; it is given back", self.group.name)
             await sleep(self._clock, _SETTLE_AGAIN)
@@ -234,7 +241,10 @@ class Consuming:
 
     def _settle(self, delivery: Delivery, how: Settlement) -> None:
         if self._consumer is not None:
-            self._consumer.settle(delivery, how)
+            try:
+                self._consumer.settle(delivery, how)
+            except Exception as error:  # noqa: BLE001 no adapter may do that; one that does costs no worker
+                self.unsettled(delivery, how, error)
         key = id(delivery)
         del self._held[key]
         self._started.discard(key)

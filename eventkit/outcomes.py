@@ -117,6 +117,7 @@ class Outcomes:
             or entry.address != message.address
             or h.DUE in headers
             or h.EXPIRY in headers
+            or h.ID not in headers
             or (entry.commands and headers.get(h.VERSION, entry.version) != entry.version)
         ):
             return await self._decide_rare(delivery)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from eventkit.adapter import Adapter, Provision
+from eventkit.adapter import Adapter, Group, Provision
 from eventkit.clock import Clock
 from eventkit.consuming import Consuming
-from eventkit.errors import CapabilityNotSupported, DeclarationError
+from eventkit.errors import BrokerUnavailable, CapabilityNotSupported, DeclarationError, EventkitError
 from eventkit.gathering import Gatherer
 from eventkit.handling import Entry, Surroundings, Table
 from eventkit.health import Health, examine
@@ -58,7 +58,7 @@ class Running:
         try:
             # every group exists before any handler runs: what the first one publishes reaches the last
             groups = [group for service in self._services for group, _ in service.groups().values()]
-            await self._core.adapter.provision(groups, self._core.provision)
+            await self._on_broker("make", groups, self._core.adapter.provision(groups, self._core.provision))
             for service in self._services:
                 await self._start(service)
         except BaseException:
@@ -121,8 +121,19 @@ class Running:
             suspects = Suspects(group, outcomes, self._silence, core.clock, service.quarantine_after)
             consuming = Consuming(group, outcomes, suspects, core.adapter, core.clock, service.concurrency)
             self._consuming[name] = consuming
-            await consuming.start()
+            await self._on_broker("read", [group], consuming.start())
         log.info("%s is running on %s", service.name, core.adapter.name)
+
+    async def _on_broker(self, what: str, groups: Sequence[Group], work: Awaitable[None]) -> None:
+        try:
+            await work
+        except EventkitError:
+            raise
+        except Exception as error:
+            names = ", ".join(group.name for group in groups)
+            raise BrokerUnavailable(
+                f"cannot {what} the group {names} on {self._core.adapter.name} ({type(error).__name__}: {error})"
+            ) from error
 
     async def _stop_service(self, service: Service) -> None:
         mine = [self._consuming[name] for name in service.groups() if name in self._consuming]

@@ -159,8 +159,7 @@ async def second_handler(backend: Backend) -> None:
 
     service.handler(first)
     service.handler(ship)
-    for twice in (second, ship_too):
-        message = _refused(lambda twice=twice: service.handler(twice))
+    for message in (_refused(lambda: service.handler(second)), _refused(lambda: service.handler(ship_too))):
         assert ("Noise" in message) or ("Ship" in message), message
     service.handler(group="audit")(second)
     assert "group" in _refused(lambda: service.handler(group="audit")(ship_too))

@@ -71,7 +71,7 @@ def unusual_order() -> Ordered:
         order="Auftrag №1 ✓",
         lines=[
             Line(sku="a\n\t\"'\\ \x7f", price=Decimal("0.10"), tags=frozenset({"rot", "赤"})),
-            Line(sku="", price="1e3"),
+            Line(sku="", price=Decimal("1e3")),
         ],
         at=datetime(2024, 2, 29, 23, 59, 59, 999999, tzinfo=UTC),
         day=date(1, 1, 1),

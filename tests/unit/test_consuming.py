@@ -1,0 +1,114 @@
+"""What must never stop a group: stray cancellations, and an adapter that raises where it must not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from eventkit import BrokerUnavailable, Bus, Command, Event, Reject, Service
+from eventkit.adapter import Connection
+from eventkit.contract.checks import eventually
+from eventkit.memory import MemoryAdapter, MemoryConsumer, Store
+
+
+class Told(Event, topic="told"):
+    number: int
+
+
+class Ask(Command, service="asked"):
+    number: int
+
+
+class Refused(Event, topic="refused"):
+    number: int
+
+
+def memory(cls: type[MemoryAdapter] = MemoryAdapter) -> MemoryAdapter:
+    return cls(Connection(url=None, namespace="", client="t"), store=Store())
+
+
+class Slow(MemoryAdapter):
+    """Publishing takes a moment."""
+
+    async def publish(self, messages: Any, /) -> Any:
+        await asyncio.sleep(0.05)
+        return await super().publish(messages)
+
+
+def test_a_cancellation_left_behind_stops_no_group() -> None:
+    """A handler schedules the end of its own task and rejects; it comes while the rejection is being published."""
+    service = Service("asked", concurrency=1)
+    seen: list[int] = []
+
+    @service.handler
+    async def ask(command: Ask) -> None:
+        first = command.number not in seen
+        seen.append(command.number)
+        if command.number == 1 and first:
+            task = asyncio.current_task()
+            assert task is not None
+            asyncio.get_running_loop().call_later(0.02, task.cancel)
+            raise Reject("not now", Refused(number=1))
+
+    async def main() -> None:
+        async with Bus(memory(Slow), source="t") as bus, bus.run(service) as running:
+            await bus.send(Ask(number=1))
+            await bus.send(Ask(number=2))
+            await eventually(lambda: 2 in seen and not running.at_work, "both handled")
+
+    asyncio.run(main())
+    assert seen == [1, 1, 2], "the message whose outcome was cut off is decided again"
+
+
+def test_an_adapter_that_raises_in_settle_stops_no_group() -> None:
+    service = Service("told", concurrency=1)
+    seen: list[int] = []
+    raised = 0
+
+    @service.handler
+    async def told(event: Told) -> None:
+        seen.append(event.number)
+
+    class Raising(MemoryAdapter):
+        async def consume(self, *args: Any, **more: Any) -> MemoryConsumer:
+            consumer = await super().consume(*args, **more)
+            settle = consumer.settle
+
+            def once(delivery: Any, how: Any, /) -> None:
+                nonlocal raised
+                if not raised:
+                    raised += 1
+                    raise RuntimeError("no adapter may do that")
+                settle(delivery, how)
+
+            consumer.settle = once  # type: ignore[method-assign]
+            return consumer
+
+    async def main() -> None:
+        async with Bus(memory(Raising), source="t") as bus, bus.run(service) as running:
+            await bus.publish_many([Told(number=number) for number in range(3)])
+            await eventually(lambda: len(seen) == 3 and not running.at_work, "all handled")
+
+    asyncio.run(main())
+    assert (seen, raised) == ([0, 1, 2], 1)
+
+
+def test_a_broker_that_fails_while_a_service_starts_is_a_typed_error() -> None:
+    service = Service("told")
+
+    @service.handler
+    async def told(event: Told) -> None: ...
+
+    class Failing(MemoryAdapter):
+        async def provision(self, wanted: Any, how: Any, /) -> None:
+            raise ConnectionResetError("gone")
+
+    async def main() -> None:
+        async with Bus(memory(Failing), source="t") as bus:
+            with pytest.raises(BrokerUnavailable, match=r"cannot make the group told on memory .*gone"):
+                async with bus.run(service):
+                    pass
+
+    asyncio.run(main())

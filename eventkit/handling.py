@@ -12,7 +12,7 @@ from typing import Any
 
 from eventkit.adapter import Address, Delivery, Message
 from eventkit.context import Context, Outgoing
-from eventkit.messages import Command, Event, Topic, Undeclared, declared, routing
+from eventkit.messages import Command, Event, Topic, Undeclared, declared, nearest, routing
 from eventkit.retry import Retry
 from eventkit.service import Handler, Service
 from eventkit.threads import Threads
@@ -23,6 +23,7 @@ class Entry:
     """A handler for one message class, ready to be called."""
 
     __slots__ = (
+        "_any",
         "address",
         "batch",
         "circuit",
@@ -48,6 +49,7 @@ class Entry:
         serializer: Serializer,
         surroundings: Surroundings,
     ) -> None:
+        self._any: dict[str, type[Event]] = {}
         self.handler = handler
         self.name = handler.name
         self.cls = cls
@@ -87,11 +89,21 @@ class Entry:
         """UndecodableMessage where it cannot become its class."""
         cls = self.cls
         if cls is Event:
-            near = getattr(self.handler.function, "__module__", "")
-            cls = declared(self.address.name, message.type, near) or Undeclared
-            if not message.type and self.handler.topic is not None and isinstance(self.handler.topic.default, type):
-                cls = self.handler.topic.default
+            cls = self._any.get(message.type) or self._find(message.type)
         return decode(message, cls, self.serializer)
+
+    def _find(self, wire_name: str) -> type[Event]:
+        """The class of one of the messages of a topic, for a handler of them all."""
+        topic = self.handler.topic
+        found: type[Event] | None
+        if not wire_name and topic is not None and isinstance(topic.default, type):
+            found = topic.default
+        else:
+            module = getattr(self.handler.function, "__module__", "")
+            found = nearest(declared(self.address.name).get(wire_name, ()), module)
+        if found is not None:
+            self._any[wire_name] = found
+        return found or Undeclared
 
     def call(self, content: Event | Command[Any], delivery: Delivery, attempt: int, deadline: datetime | None) -> Call:
         return Call(self, content, delivery, attempt, deadline)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, dataclass_transform
 
@@ -270,21 +270,23 @@ class Undeclared(Event, extra="allow"):
     """
 
 
-def declared(topic: str, wire_name: str, near: str) -> type[Event] | None:
-    """The event class of this process with that topic and wire name; None: there is none.
-
-    Where services that share a process declare it each for themselves, the one of the module `near`, or else of its
-    package; None where that does not tell either.
-    """
-    found: list[type[Event]] = []
+def declared(topic: str) -> dict[str, list[type[Event]]]:
+    """The event classes of this process that go to a topic, by their wire name."""
+    found: dict[str, list[type[Event]]] = {}
     pending: list[type[Event]] = [Event]
     while pending:
         cls = pending.pop()
         route = cls.__dict__.get("__eventkit_routing__")
-        if isinstance(route, Routing) and route.type == wire_name and route.topic and route.topic.name == topic:
-            found.append(cls)
+        if isinstance(route, Routing) and route.topic and route.topic.name == topic:
+            found.setdefault(route.type, []).append(cls)
         pending.extend(cls.__subclasses__())
-    for place in (near, near.rpartition(".")[0]):
-        if len(found) > 1:
-            found = [cls for cls in found if f"{cls.__module__}.".startswith(f"{place}.")] or found
-    return found[0] if len(found) == 1 else None
+    return found
+
+
+def nearest(classes: Sequence[type[Event]], module: str) -> type[Event] | None:
+    """The only one; or, where services that share a process declare a message each for themselves, the one of this
+    module, or else of its package. None: there is none, or that does not tell."""
+    for place in (module, module.rpartition(".")[0]):
+        if len(classes) > 1:
+            classes = [cls for cls in classes if f"{cls.__module__}.".startswith(f"{place}.")] or classes
+    return classes[0] if len(classes) == 1 else None

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from eventkit.adapter import Address, Group
 from eventkit.asyncapi.errors import DocumentError
 from eventkit.errors import DeclarationError
-from eventkit.messages import Command, Event, declared, routing
+from eventkit.messages import Command, Event, declared, nearest, routing
 from eventkit.service import Handler, Router, Service
 from eventkit.wire import destination
 
@@ -170,18 +170,15 @@ def _all_declared(operation: Operation) -> Iterator[MessageClass]:
 
     Classes that only others are derived from are left out.
     """
-    address = operation.address
     near = "" if operation.handler is None else getattr(operation.handler.function, "__module__", "")
-    types_: set[str] = set()
-    pending: list[type[Event]] = [Event]
-    while pending:
-        cls = pending.pop()
-        derived = cls.__subclasses__()
-        pending.extend(derived)
-        if _goes_to(cls, address) and not any(_goes_to(one, address) for one in derived):
-            types_.add(routing(cls).type)
-    for name in sorted(types_):
-        found = declared(address.name, name, near)
+    for _, classes in sorted(declared(operation.address.name).items()):
+        ends = [
+            cls
+            for cls in classes
+            if _goes_to(cls, operation.address)
+            and not any(_goes_to(one, operation.address) for one in cls.__subclasses__())
+        ]
+        found = nearest(ends, near)
         if found is not None:
             yield found
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eventkit import Command, DeclarationError, Event, Topic
-from eventkit.messages import Undeclared, declared, routing
+from eventkit.messages import Undeclared, declared, nearest, routing
 
 T = TypeVar("T")
 
@@ -364,10 +364,12 @@ def test_a_wire_name_finds_its_class() -> None:
         pass
 
     Again.__module__ = "shop.orders"
-    assert declared("found.by.name", "Found", "shop.audit") is Found
-    assert declared("found.by.name", "Twice", __name__) is Twice, "of two, the one of the handler's own module"
-    assert declared("found.by.name", "Twice", "shop.audit") is Again, "of two, the one of the handler's package"
-    assert declared("found.by.name", "Twice", "billing") is None, "one of two would be a guess"
-    assert declared("elsewhere", "Found", __name__) is None
-    assert declared("found.by.name", "NoSuchType", __name__) is None
+    found = declared("found.by.name")
+    assert found == {"Found": [Found], "Twice": [Again, Twice]}
+    assert nearest(found["Found"], "shop.audit") is Found
+    assert nearest(found["Twice"], __name__) is Twice, "of two, the one of the handler's own module"
+    assert nearest(found["Twice"], "shop.audit") is Again, "of two, the one of the handler's package"
+    assert nearest(found["Twice"], "billing") is None, "one of two would be a guess"
+    assert nearest([], __name__) is None
+    assert declared("elsewhere") == {}
     assert Undeclared.model_validate({"any": [1]}).model_dump() == {"any": [1]}

@@ -85,9 +85,10 @@ class Breaker:
         return None
 
     def dropped(self, token: object) -> None:
-        """This message is given back: if it was the probe, another one is."""
+        """This message comes to no attempt: if it was the probe, another one is."""
         if self._probe is token:
             self._probe = None
+            self._let_in()
 
     def _rest(self, now: datetime) -> None:
         self._probe = None

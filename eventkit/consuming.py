@@ -20,6 +20,8 @@ from eventkit.suspects import Suspects
 
 log = logging.getLogger("eventkit")
 
+_SAY_AGAIN = 60.0
+"""Seconds between two warnings of the same trouble."""
 _SETTLE_AGAIN = 1.0
 """Seconds until a settlement that failed is asked for again."""
 
@@ -52,6 +54,7 @@ class Consuming:
         self._started: set[int] = set()
         self._waiters: list[tuple[set[int], asyncio.Future[None]]] = []
         outcomes.crowded = lambda: self._lanes.asleep * 2 > self.budget
+        self._said_stalled = -_SAY_AGAIN
         self._suspects = suspects
         suspects.join(self._lanes, self._settle, lambda delivery: self._started.add(id(delivery)), self._flush)
 
@@ -98,8 +101,23 @@ class Consuming:
             else:
                 add(message.key, delivery)
         over = len(held) - self.budget
+        if over >= 0:
+            self._say_if_stalled()
         if over > 0:
             await self._wait_for(list(held)[:over])
+
+    def _say_if_stalled(self) -> None:
+        """No more is delivered until some of what is held is settled: if that only waits, people should know."""
+        now = time.monotonic()
+        waiting = self._lanes.asleep
+        if waiting * 2 > self.budget and now > self._said_stalled + _SAY_AGAIN:
+            self._said_stalled = now
+            log.warning(
+                "%s: %d of the %d messages that are held here wait behind one that failed, in the order of its key, or "
+                "for a circuit; where they are all, the group's other messages wait too: a larger concurrency= holds "
+                "more, and in_order=False lets others pass",
+                *(self.group.name, waiting, len(self._held)),
+            )
 
     async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool], /) -> None:
         self._suspects.put_back(belongs)
@@ -195,6 +213,7 @@ class Consuming:
                 how = Wait(0.0)
         except Exception:
             log.exception("%s: eventkit itself failed on %s; it is given back", self.group.name, about(item.message))
+            self._outcomes.forget(item)
             await sleep(self._clock, _SETTLE_AGAIN)
             how = RELEASE
         if not isinstance(how, (Done, Move, Release)):
@@ -229,6 +248,8 @@ class Consuming:
                 answers = [Wait(0.0)] * len(batch.items)
         except Exception:
             log.exception("%s: eventkit itself failed on a batch; it is given back", self.group.name)
+            for item in batch.items:
+                self._outcomes.forget(item.arrived)
             await sleep(self._clock, _SETTLE_AGAIN)
             answers = [RELEASE] * len(batch.items)
         for item, how in zip(batch.items, answers, strict=True):

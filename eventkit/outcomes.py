@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -195,16 +196,18 @@ class Outcomes:
     ) -> Settlement | Unsettled:
         if self._waiting:
             attempt = self._waiting.get(id(arrived), attempt)
-        if entry.circuit is not None and (wait := self._resting(entry, arrived, delivery)) is not None:
-            return wait
-        alone = self.gatherer is not None and h.SUSPECT in delivery.message.headers
-        if self.gatherer is not None and not alone and (gate := self.gatherer.blocked(entry, arrived, attempt)):
-            return gate
+        alone = False
+        if self.gatherer is not None or entry.circuit is not None:
+            alone = h.SUSPECT in delivery.message.headers
+            if not alone and (wait := self._must_wait(entry, arrived, delivery, attempt)) is not None:
+                return wait
         if self._waiting:
             self._waiting.pop(id(arrived), None)
         try:
             content = entry.decode(delivery.message)
         except UndecodableMessage as error:
+            if entry.circuit is not None:
+                self._breaker(entry).dropped(arrived)
             return await self._given_up(entry, delivery, Reason.UNDECODABLE, error, attempt)
         if entry.batch is not None and self.gatherer is not None:
             item = Item(entry, arrived, delivery, content, attempt, deadline)
@@ -226,12 +229,16 @@ class Outcomes:
     ) -> Settlement | Wait:
         """An attempt has ended with this error."""
         if isinstance(error, Unsendable):
+            if entry.circuit is not None:
+                self._breaker(entry).succeeded()
             return await self._given_up(entry, delivery, Reason.UNSENDABLE, error.why, attempt)
         if isinstance(error, Reject):
             if entry.circuit is not None:
                 self._breaker(entry).succeeded()
             return await self._rejected(entry, delivery, error, attempt)
         if entry.circuit is not None and (wait := self._told(entry, arrived, error)) is not None:
+            if h.SUSPECT in delivery.message.headers:  # it has no lane to wait in
+                return Move(copies.wait(delivery, self._group, due=self._clock.now() + timedelta(seconds=wait.seconds)))
             self._waiting[id(arrived)] = attempt
             return wait
         waits = self._again(entry, delivery, attempt, error, deadline)
@@ -250,7 +257,9 @@ class Outcomes:
 
     async def quarantined(self, arrived: Delivery, why: str) -> Settlement:
         """Its process died again and again, and it alone ran there."""
-        delivery = arrived._replace(message=copies.back(arrived))
+        delivery = arrived
+        with contextlib.suppress(UndecodableMessage):
+            delivery = arrived._replace(message=copies.back(arrived))
         entry = self._table.find(delivery.message)
         attempt = copies.attempt(delivery.message)
         if entry is None:
@@ -280,6 +289,12 @@ class Outcomes:
             found = Breaker(entry.circuit, entry.name, self._group.name, self._clock)
             self._breakers[entry.handler] = found
         return found
+
+    def _must_wait(self, entry: Entry, arrived: Delivery, delivery: Delivery, attempt: int) -> Settlement | Gate | None:
+        """What this message waits for before it is tried: its key, its handler; None: nothing."""
+        if self.gatherer is not None and (gate := self.gatherer.blocked(entry, arrived, attempt)) is not None:
+            return gate  # asked first: one that waits for its key must not be the probe that others wait for
+        return self._resting(entry, arrived, delivery) if entry.circuit is not None else None
 
     def _resting(self, entry: Entry, arrived: Delivery, delivery: Delivery) -> Settlement | Gate | None:
         """What this message waits for, untried, while its handler rests; None: it is tried."""

@@ -35,7 +35,9 @@ class Retry:
     never: tuple[type[Exception], ...] = ()
     """Exceptions that are never tried again: dead letter at once."""
     in_order: bool = False
-    """Wait in the lane and keep the key's order; 60 s at most in all, and the count restarts after a crash."""
+    """Wait in the lane and keep the key's order; 60 s at most in all, and the count restarts after a crash. Other keys
+    go on, as long as those behind the failing one leave room: a group holds 1,000 messages at once, or four times its
+    `concurrency`. Where one key's fill that, the others wait, and a warning says so."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.first_delay, timedelta) or not isinstance(self.max_delay, timedelta):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -30,6 +30,9 @@ from eventkit.wire import Serializer
 
 log = logging.getLogger("eventkit")
 
+_AT_ONCE = 8
+"""Groups that begin to read at the same time: a start mostly waits, but fifty of them would crowd a broker."""
+
 
 @dataclass(frozen=True, slots=True)
 class Core:
@@ -51,6 +54,7 @@ class Running:
         self._services = services
         self._stack = AsyncExitStack()
         self._consuming: dict[str, Consuming] = {}
+        self._starting = asyncio.Semaphore(_AT_ONCE)
         self._silence = Silence()
         _check(core.adapter, services)
 
@@ -60,7 +64,10 @@ class Running:
             groups = [group for service in self._services for group, _ in service.groups().values()]
             await self._on_broker("make", groups, self._core.adapter.provision(groups, self._core.provision))
             for service in self._services:
-                await self._start(service)
+                await self._make(service)
+            await _all_at_once([self._read(consuming) for consuming in self._consuming.values()])
+            for service in self._services:
+                log.info("%s is running on %s", service.name, self._core.adapter.name)
         except BaseException:
             await self.stop()
             raise
@@ -102,7 +109,8 @@ class Running:
         errors = {name: consuming.error for name, consuming in self._consuming.items()}
         return examine(self._core.adapter, errors, circuits)
 
-    async def _start(self, service: Service) -> None:
+    async def _make(self, service: Service) -> None:
+        """All that a service needs before it reads."""
         core = self._core
         value = None
         if service.lifespan is not None:
@@ -121,8 +129,10 @@ class Running:
             suspects = Suspects(group, outcomes, self._silence, core.clock, service.quarantine_after)
             consuming = Consuming(group, outcomes, suspects, core.adapter, core.clock, service.concurrency)
             self._consuming[name] = consuming
-            await self._on_broker("read", [group], consuming.start())
-        log.info("%s is running on %s", service.name, core.adapter.name)
+
+    async def _read(self, consuming: Consuming) -> None:
+        async with self._starting:
+            await self._on_broker("read", [consuming.group], consuming.start())
 
     async def _on_broker(self, what: str, groups: Sequence[Group], work: Awaitable[None]) -> None:
         try:
@@ -141,6 +151,18 @@ class Running:
 
     def _names(self) -> str:
         return ", ".join(service.name for service in self._services)
+
+
+async def _all_at_once(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """All of these, or the first error, and then none of them goes on."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        raise
 
 
 def _check(adapter: Adapter, services: Sequence[Service]) -> None:

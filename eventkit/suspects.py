@@ -228,6 +228,7 @@ class Suspects:
             how = self._unbegun(delivery)
         except Exception:
             log.exception("%s: eventkit itself failed on %s", self._group.name, about(delivery.message))
+            self._outcomes.forget(delivery)
             how = self._unbegun(delivery)
         finally:
             self._silence.end()

@@ -178,7 +178,7 @@ class Membership:
         for tp in sorted(tps):
             mark = marks.get(tp)
             begin = begins.get(tp)
-            tracker = trackers[tp] = Tracker(tp, self._channels[tp.topic], *_left_behind(mark))
+            tracker = trackers[tp] = Tracker(tp, self._channels[tp.topic], *left_behind(mark))
             if begin is None:
                 continue
             if mark is None:
@@ -309,7 +309,7 @@ class Membership:
         return fetcher is None or bool(fetcher.error_future.done())
 
 
-def _left_behind(mark: OffsetAndMetadata | None) -> tuple[Ranges, Sequence[int]]:
+def left_behind(mark: OffsetAndMetadata | None) -> tuple[Ranges, Sequence[int]]:
     """What the reader before us had settled above its mark, and the places of those that died."""
     if mark is None:
         return (), ()

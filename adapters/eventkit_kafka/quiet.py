@@ -20,6 +20,8 @@ _LOGGERS = (
     "aiokafka.consumer.group_coordinator",
     "aiokafka.producer.sender",
 )
+_LOGIN = "sasl_auth_bytes"
+"""At DEBUG aiokafka writes down each request: the one that logs in as well, with the password."""
 _USUAL = "because it is rebalancing"
 
 
@@ -30,7 +32,7 @@ class _Quiet(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
-            return True
+            return record.levelno > logging.DEBUG or _LOGIN not in record.getMessage()
         text = str(record.msg)
         if _USUAL in text:
             return False

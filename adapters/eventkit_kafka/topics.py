@@ -185,7 +185,7 @@ class Topics:
 
     async def ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The offset that the next record will get."""
-        return await self._look(lambda reader: reader.end_offsets(list(partitions)))
+        return await self._look(partitions, lambda reader: reader.end_offsets(list(partitions)))
 
     async def led(self, partitions: Collection[TopicPartition]) -> None:
         """Returns when their leaders answer for them, which takes long where hundreds were made at once. Bounded by the
@@ -199,11 +199,16 @@ class Topics:
 
     async def begins(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The offset of the oldest record kept."""
-        return await self._look(lambda reader: reader.beginning_offsets(list(partitions)))
+        return await self._look(partitions, lambda reader: reader.beginning_offsets(list(partitions)))
 
-    async def _look(self, ask: Callable[[Any], Awaitable[dict[TopicPartition, int]]]) -> dict[TopicPartition, int]:
+    async def _look(
+        self, partitions: Collection[TopicPartition], ask: Callable[[Any], Awaitable[dict[TopicPartition, int]]]
+    ) -> dict[TopicPartition, int]:
         reader = await self._offsets()
+        client = reader._client  # noqa: SLF001 there is no public way to say which topics are meant
         try:
+            # all at once: aiokafka itself finds one unknown topic a turn, and waits in between
+            await client.set_topics({*client._topics, *(tp.topic for tp in partitions)})  # noqa: SLF001
             return await ask(reader)
         except BaseException:
             # its connections may lead nowhere, which aiokafka does not notice when its caller gives up first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import Sequence
 from itertools import count
 from typing import Any, Final, TypeAlias
@@ -33,6 +34,8 @@ _CHUNK = 128 * 1024
 _PATIENCE = 1.0
 """Seconds without an answer before a question is asked again, at least."""
 
+
+_may_not = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE).search
 
 _PASSING = (10008,)
 """JetStream's numbers for what is over soon: the system is unavailable for the moment."""
@@ -81,6 +84,7 @@ class Exchange:
         self._room: asyncio.Future[None] | None = None
         self._closed = False
         link.on_up.append(self._again)
+        link.on_said.append(self._denied)
         link.subscribe(f"{link.inbox}.a.>", self._answer)
 
     async def ask(self, questions: Sequence[Question], timeout: float | None = None) -> list[Answer]:
@@ -182,9 +186,26 @@ class Exchange:
         if call is None:
             return
         index = int(place)
-        if call.answers[index] is not None:
+        if call.answers[index] is None:
+            nobody = headers is not None and headers.startswith(b"NATS/1.0 503")
+            self._take(call, index, NoRespondersError() if nobody else data)
+
+    def _denied(self, error: Exception) -> None:
+        """What we may not ask is never answered: the server says so on the side, with the subject in small letters."""
+        found = _may_not(str(error))
+        if found is None:
             return
-        call.answers[index] = NoRespondersError() if headers and headers.startswith(b"NATS/1.0 503") else data
+        subject = found[2].encode()
+        if found[1] == "subscription" and not self._inbox.lower().startswith(subject.rstrip(b">*.")):
+            return
+        for call in list(self._calls.values()):
+            for index in range(call.written):
+                asks = call.questions[index][0].split(b" ", 2)[1].lower()
+                if call.answers[index] is None and (found[1] == "subscription" or asks == subject):
+                    self._take(call, index, error)
+
+    def _take(self, call: _Call, index: int, answer: Answer) -> None:
+        call.answers[index] = answer
         cost = 1 + (len(call.questions[index][1]) >> 14)
         call.open -= cost
         self._release(cost)

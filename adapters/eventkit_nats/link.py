@@ -51,6 +51,8 @@ class Link:
         self.on_down: list[Callable[[], None]] = []
         self.on_up: list[Callable[[], None]] = []
         """Called in order, before anybody else can write."""
+        self.on_said: list[Callable[[Exception], None]] = []
+        """What the server complained of, and kept the connection."""
         self._target = target
         self._options: dict[str, Any] = {}
         self._loop = asyncio.get_running_loop()
@@ -143,6 +145,8 @@ class Link:
             reasons[:] = [error]
             if client is self._client and not isinstance(error, OSError | StaleConnectionError):
                 log.warning("NATS: the server says: %s", error)
+                for hook in tuple(self.on_said):
+                    hook(error)
 
         async def closed() -> None:
             self._lost(client, client.last_error or ConnectionResetError("NATS: the server closed the connection"))

@@ -62,6 +62,9 @@ class Sources:
         self._ask_small = ask_small
         self._oldest = oldest
         self._began = datetime.now(UTC)
+        self._wait = LONG
+        """Seconds that a request stands: no longer than a lease, since one whose process stands still goes on to take
+        messages that others could have."""
         self._loop = asyncio.get_running_loop()
         self._first = 0
         self._soon: asyncio.TimerHandle | None = None
@@ -76,7 +79,9 @@ class Sources:
             durable = self._topology.durable(self._group.name, address)
             leases.append((await self._topology.consumer(place, durable))["config"]["ack_wait"] / 1e9)
             self.pulls.append(Pull(self._link, self._exchange.prefix, place, durable, address))
-        return min(leases)
+        lease = min(leases)
+        self._wait = min(LONG, max(lease, SHORT))
+        return lease
 
     @property
     def error(self) -> Exception | None:
@@ -123,7 +128,7 @@ class Sources:
         base = max(1, self._in_flight // (_RESERVE * many))
         extra = self._in_flight - base * many
         busy = sum(pull.busy_until > now for pull in pulls)
-        wait = LONG if extra >= 0 else _TURN
+        wait = self._wait if extra >= 0 else _TURN
         self._first = (self._first + 1) % many
         for pull in chain(pulls[self._first :], pulls[: self._first]):
             hot = extra > 0 and pull.busy_until > now

@@ -43,6 +43,7 @@ class Wire:
         self._writer: asyncio.StreamWriter
         self._out: list[bytes] = []
         self._loop = loop
+        self._last_channel = 0
 
     @classmethod
     async def open(cls, to: Target, purpose: str) -> Wire:
@@ -111,12 +112,22 @@ class Wire:
     async def channel(self, owner: ChannelOwner | None = None, *, confirms: bool = False) -> AbstractChannel:
         """A new channel. What arrives on it goes to its owner, who is told of its end unless `disown` was called."""
         async with asyncio.timeout(_CALL):
-            channel = await self.connection.channel(publisher_confirms=confirms)
+            channel = await self.connection.channel(self._free_number(), publisher_confirms=confirms)
         if self.lost.done():
             raise self.lost.result()
         if owner is not None:
             self.frames.owners[channel.number] = owner
         return channel
+
+    def _free_number(self) -> int:
+        """All others come before one that was just in use: aiormq takes a number whose channel the broker closed for
+        free before it has written the answer, and an opening that overtakes it ends the connection."""
+        highest = self.connection.connection_tune.channel_max or 65_535
+        for _ in range(highest):
+            self._last_channel = self._last_channel % highest + 1
+            if self._last_channel not in self.connection.channels:
+                return self._last_channel
+        raise amqp.AMQPConnectionError(f"all {highest} channels of the connection are in use")
 
     def disown(self, channel: AbstractChannel) -> None:
         self.frames.owners.pop(channel.number, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 
 from eventkit.contract.checks import Backend, breakable, bus, check, eventually, fresh_namespace, stays
 from eventkit.contract.letters import dead_letters
@@ -71,3 +72,39 @@ async def long_handler(backend: Backend) -> None:
             await eventually(lambda: "ended 99" in told, "one more")
             await stays(lambda: began() == 36, "what took long was settled all the same", 0.3)
     assert set(Counter(told).values()) == {1}, Counter(told).most_common(3)
+
+
+@check("L10", "a replica that stood still while its messages went to another settles nothing when it goes on")
+async def stood_still(backend: Backend) -> None:
+    faults = await breakable(backend)
+    namespace = fresh_namespace()
+    told: list[str] = []
+    held, meanwhile = {0, 1, 2, 3}, {4, 5, 6, 7}
+    within = faults.lease * 2 + 15.0
+    async with bus(faults, namespace) as sender:
+        async with replica(faults, namespace) as first:
+            await sender.publish_many([Task(number=n, key=f"k{n}", waits=True, fails=n == 1) for n in (0, 1)])
+            await asyncio.gather(*(sender.send(Job(number=n, waits=True, fails=n == 3)) for n in (2, 3)))
+            await eventually(lambda: first.numbers("began") == held, "the first replica has them")
+            first.pause()
+            # some of these may have been on their way to the first
+            await sender.publish_many([Task(number=n, key=f"k{n}", waits=True) for n in meanwhile])
+            async with replica(faults, namespace) as second:
+                await eventually(lambda: second.numbers("began") >= held | meanwhile, "the second gets them", within)
+                first.go_on()
+                first.resume()
+                await eventually(
+                    lambda: {0, 2} <= first.numbers("ended") and {1, 3} <= first.numbers("failed"),
+                    "the first goes on, and ends what is no longer its own",
+                )
+                await stays(lambda: not second.numbers("ended"), "the second still has them", 1.0)
+                await first.kill()
+        go_on = asyncio.Event()
+        go_on.set()
+        async with bus(faults, namespace) as third, third.run(worker(told.append, go_on)):
+            await sender.publish(Task(number=9))
+            wanted = {f"ended {n}" for n in (*held, *meanwhile, 9)}
+            with suppress(AssertionError):
+                await eventually(lambda: wanted <= set(told), "all ended", within)
+            assert wanted <= set(told), f"of what the second had when it died, a third did not get {wanted - set(told)}"
+    assert await dead_letters(faults, namespace, "worker", 0) == []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
+from datetime import timedelta
 
-from eventkit import Event, Service
+from eventkit import Event, Retry, Service
 from eventkit.adapter import DONE, Address, Group, Provision
 from eventkit.contract.checks import Backend, bus, check, eventually, fresh_namespace, stays
 from eventkit.contract.receiving import put, raw, receive, started
@@ -94,6 +96,44 @@ async def order_with_concurrency(backend: Backend) -> None:
     assert most["of one key"] == 1, f"{most['of one key']} messages of one key at once"
     assert most["of all"] >= KEYS, f"at most {most['of all']} messages at once, of {KEYS} keys"
     assert most["without key"] > 1, "messages without a key wait for each other"
+
+
+@check("O4", "with in_order a key that fails waits, in order, and no other does: thousands of others pass it by")
+async def failing_key_blocks_itself(backend: Backend) -> None:
+    behind, others = 300, 4_000
+    delay = timedelta(seconds=3)
+    # more others are held at once than there are workers: those that wait for the failing one take none
+    service = Service(
+        "counting", concurrency=4, retry=Retry(attempts=3, first_delay=delay, factor=1, jitter=0, in_order=True)
+    )
+    bad: list[int] = []
+    failed: list[float] = []
+    seen: dict[str, list[int]] = defaultdict(list)
+
+    @service.handler
+    async def counts(event: Counted) -> None:
+        if event.key == "bad":
+            if event.number == 0 and len(failed) < 2:
+                failed.append(time.monotonic())
+                raise RuntimeError("in a while")
+            bad.append(event.number)
+        else:
+            seen[event.key or ""].append(event.number)
+
+    async with bus(backend, fresh_namespace()) as b, b.run(service) as running:
+        await b.publish_many([Counted(number=number, key="bad") for number in range(behind)])
+        await eventually(lambda: failed, "the first of the bad key fails")
+        await b.publish_many([Counted(number=n // 40, key=f"key {n % 40}") for n in range(others)])
+        await eventually(lambda: sum(map(len, seen.values())) >= others, "all others pass it by", 30.0)
+        # it was tried again meanwhile at most, and nothing of its key went before it
+        assert not bad or len(failed) == 2, "one of its key was handled before it"
+        passed = time.monotonic() - failed[0]
+        assert passed < 2 * delay.total_seconds(), f"the others waited for it: {passed:.1f} s"
+        await eventually(lambda: len(bad) == behind, "its key goes on when it has succeeded", 30.0)
+        counts_ = running.counts["counting"]
+    assert bad == list(range(behind)), "its key has kept its order"
+    assert {key: numbers == sorted(numbers) for key, numbers in seen.items()} == dict.fromkeys(seen, True)
+    assert (counts_.retried, counts_.dead, counts_.handled) == (2, 0, behind + others)
 
 
 @check("O5", "progress never passes what is unsettled: a consumer that is lost takes nothing with it")

@@ -53,13 +53,16 @@ class Replica:
 
 
 @asynccontextmanager
-async def replica(faults: Faults, namespace: str, *, may_die: bool = False) -> AsyncIterator[Replica]:
+async def replica(
+    faults: Faults, namespace: str, *, may_die: bool = False, quarantine_after: int | None = None
+) -> AsyncIterator[Replica]:
     """A replica that is ready, killed at the end if it still runs. `may_die`: it may have died by itself before."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("EVENTKIT_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "eventkit.contract.replica",
+        *([] if quarantine_after is None else [str(quarantine_after)]),
         env={**clean, **faults.environment(namespace)},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -34,6 +34,8 @@ class Refusing:
         """Nothing gets to these, neither by `publish` nor by a `Move`."""
         self.refuses_removal = False
         """Nothing is removed."""
+        self.settles = True
+        """False: what is settled is not: all is held until the end, and then given back."""
         self.count = 0
         """How often it has refused."""
         # what an adapter says about itself stays true
@@ -63,7 +65,7 @@ class Refusing:
 
     async def consume(self, group: Group, receive: Receive, /, *, in_flight: int) -> Consumer:
         consumer = await self._adapter.consume(group, receive, in_flight=in_flight)
-        return _RefusingConsumer(consumer, receive, self._said)
+        return _RefusingConsumer(consumer, receive, self._said, lambda: self.settles)
 
     def browse(self, address: Address, /) -> AsyncIterator[Delivery]:
         return self._adapter.browse(address)
@@ -88,7 +90,14 @@ class Refusing:
 
 
 class _RefusingConsumer:
-    def __init__(self, consumer: Consumer, receive: Receive, said: Callable[[Settlement], Exception | None]) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        receive: Receive,
+        said: Callable[[Settlement], Exception | None],
+        settles: Callable[[], bool],
+    ) -> None:
+        self._settles = settles
         self._consumer = consumer
         self._receive = receive
         self._said = said
@@ -99,6 +108,8 @@ class _RefusingConsumer:
 
     def settle(self, delivery: Delivery, how: Settlement, /) -> None:
         error = self._said(how)
+        if not self._settles():
+            return
         if error is None:
             self._consumer.settle(delivery, how)
         else:

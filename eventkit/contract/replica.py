@@ -1,6 +1,7 @@
 """A replica in a process of its own, to be killed or paused: `python -m eventkit.contract.replica`.
 
 It connects as EVENTKIT_* says, writes a line for all that happens, and goes on with what waits when it reads a line.
+An argument is its service's `quarantine_after`; none: never.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ async def _run() -> None:
             loop.call_soon_threadsafe(go_on.set)
         os._exit(0)  # whoever started this is gone
 
-    async with connect(service="replica") as bus, bus.run(worker(_tell, go_on)):
+    quarantine_after = int(sys.argv[1]) if len(sys.argv) > 1 else None
+    async with connect(service="replica") as bus, bus.run(worker(_tell, go_on, quarantine_after)):
         threading.Thread(target=read, daemon=True).start()
         _tell("ready")
         await asyncio.Event().wait()

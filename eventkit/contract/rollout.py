@@ -115,6 +115,8 @@ async def side_by_side(backend: Backend) -> None:
         async with one.run(new):  # and made after all: the old ones are gone
             await publish(*(Returned(order=str(number)) for number in range(20)))
             await arrives("all, and what only the new one reads")
+        async with one.run(old):
+            await arrives("a last old one changes nothing")
         await publish(*(Returned(order=str(number)) for number in range(20, 40)))
         async with two.run(new):
             await arrives("what came while none ran")

@@ -7,6 +7,8 @@ import threading
 import time
 from collections import Counter
 from datetime import timedelta
+from types import new_class
+from typing import Any
 
 from eventkit.adapter import Limits
 from eventkit.context import Context
@@ -31,6 +33,11 @@ class Plain(Event, topic="scale.pieces"):
 
 class Turn(Command, service="worker"):
     number: int
+
+
+def _with_number(namespace: dict[str, Any]) -> None:
+    namespace["__annotations__"] = {"number": int}
+    namespace["__module__"] = __name__
 
 
 class _Gauge:
@@ -198,3 +205,30 @@ async def partial_failure(backend: Backend) -> None:
         await eventually(lambda: seen.total() >= 1_199, "all others arrive")
         await stays(lambda: seen.total() == 1_199, "more than was sent", 0.2)
     assert seen == Counter(n for n in range(1_200) if n != 777)
+
+
+@check("S1", "50 subscribers get 5,000 messages of 20 topics: each all of its topic, once")
+async def many_subscribers(backend: Backend) -> None:
+    kinds = [new_class(f"Piece{n}", (Event,), {"topic": f"scale.many.{n}"}, _with_number) for n in range(20)]
+    services = [Service(f"subscriber-{n}", concurrency=4) for n in range(50)]
+    seen: dict[str, Counter[str]] = {service.name: Counter() for service in services}
+    expected: dict[str, Counter[str]] = {service.name: Counter() for service in services}
+
+    def listen(service: Service, kind: type[Any]) -> None:
+        async def piece(event: Any) -> None:
+            seen[service.name][f"{kind.__name__} {event.number}"] += 1
+
+        piece.__annotations__["event"] = kind
+        service.handler(piece)
+
+    for place, service in enumerate(services):
+        kind = kinds[place % len(kinds)]
+        listen(service, kind)
+        expected[service.name].update(f"{kind.__name__} {n}" for n in range(250))
+    total = sum(counter.total() for counter in expected.values())
+    async with bus(backend, fresh_namespace()) as b, b.run(*services) as running:
+        await b.publish_many([kind(number=n) for n in range(250) for kind in kinds])
+        await eventually(lambda: sum(c.total() for c in seen.values()) >= total, f"all {total} arrive", 30.0)
+        await stays(lambda: sum(c.total() for c in seen.values()) == total, "and no more", 0.3)
+        assert running.health().ok
+    assert seen == expected

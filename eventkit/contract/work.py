@@ -13,7 +13,7 @@ from eventkit.messages import Command, Event
 from eventkit.retry import Retry
 from eventkit.service import Service
 
-QUARANTINE = 4
+QUARANTINE = 3
 """How often a process dies until a message is quarantined."""
 
 Tell = Callable[[str], object]
@@ -42,11 +42,10 @@ class Job(Command, service="worker"):
     fails: bool = False
 
 
-def worker(tell: Tell, go_on: asyncio.Event) -> Service:
+def worker(tell: Tell, go_on: asyncio.Event, quarantine_after: int | None = None) -> Service:
     """A service that tells `began 7` and `ended 7`, and lets those that wait go on when it is told to."""
-    service = Service(
-        "worker", concurrency=200, retry=Retry(attempts=3, first_delay=timedelta(0)), quarantine_after=QUARANTINE
-    )
+    retry = Retry(attempts=3, first_delay=timedelta(0))
+    service = Service("worker", concurrency=200, retry=retry, quarantine_after=quarantine_after)
 
     async def work(content: Task | Job, context: Context) -> None:
         tell(f"began {content.number}")

@@ -45,7 +45,8 @@ from eventkit.adapter import (
 )
 from eventkit.errors import MessageTooLarge, NoOwner, NotProvisioned, SettingsError
 from eventkit.testing.brokers import Broker, provide
-from eventkit_kafka import KafkaAdapter, KafkaSettings
+from eventkit_kafka import KafkaAdapter, KafkaSettings, lives
+from eventkit_kafka.membership import left_behind
 from eventkit_kafka.partitions import CLASSES, delay_class, key_hash, retry_partition
 from eventkit_kafka.progress import Tracker, decode, encode
 from eventkit_kafka.settings import Url
@@ -267,6 +268,35 @@ def test_a_mark_that_does_not_fit_leaves_out_but_never_invents() -> None:
 @pytest.mark.parametrize("metadata", ["", "foreign", "ek1:", "ek1:!!", "ek1z:AAAA", "ek1:gICA", "ek1:AQE="])
 def test_metadata_of_others_says_nothing(metadata: str) -> None:
     assert decode(7, metadata) == (7, [])
+
+
+def test_deaths_are_told_from_reader_to_reader() -> None:
+    first = Tracker(TopicPartition("t", 0), ORDERS, ())
+    assert first.mark() is None
+    first.next = 7
+    first.pending.update({3: 0, 5: 0})
+    mark = first.mark()
+    assert mark is not None
+    assert lives.read(*mark) == (True, []), "it lives"
+    second = Tracker(TopicPartition("t", 0), ORDERS, *left_behind(mark))
+    assert [second.count(offset) for offset in (3, 6, 7, 90)] == [2, 2, 1, 1], "what the first had in hand"
+    second.next = 12
+    second.pending.update({5: 0, 9: 0})
+    mark = second.mark()
+    assert mark is not None
+    third = Tracker(TopicPartition("t", 0), ORDERS, *left_behind(mark))
+    assert [third.count(offset) for offset in (5, 9, 12)] == [3, 2, 1]
+    third.next = 12
+    third.open = False  # it leaves in order
+    mark = third.mark()
+    assert mark is not None
+    assert left_behind(mark) == ([], [])
+    assert decode(*mark) == (12, []), "the rest of the metadata is as before"
+
+
+@pytest.mark.parametrize("said", ["", ";", ";x", ";1,", ";1,-4", ";²", ";0", ";" + "9" * 30, "foreign;1;2"])
+def test_what_others_say_of_deaths_is_nothing(said: str) -> None:
+    assert lives.read(5, said) == (False, [])
 
 
 def test_urls() -> None:

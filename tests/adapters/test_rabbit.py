@@ -7,14 +7,14 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import aiormq
 import pytest
-from aiormq.exceptions import AMQPConnectionError, ProbableAuthenticationError
+from aiormq.exceptions import AMQPConnectionError, ChannelNotFoundEntity, ProbableAuthenticationError
 from pamqp.commands import Basic
 from pydantic import SecretStr
 
@@ -36,6 +36,8 @@ from eventkit.errors import CapabilityNotSupported, InvalidMessage, MessageTooLa
 from eventkit.testing.brokers import Broker, BrokerUnavailable, provide
 from eventkit_rabbit import RabbitAdapter, RabbitSettings, decode, delay, encode, properties, write
 from eventkit_rabbit.tags import Tags
+from eventkit_rabbit.target import target
+from eventkit_rabbit.wire import Wire
 
 TOPIC, INBOX = Address("topic", "orders"), Address("inbox", "shipping")
 GROUP = Group("shipping", (TOPIC, INBOX))
@@ -414,6 +416,30 @@ def test_a_refusal_closes_the_channel_but_harms_no_other(own: Broker, url: str) 
 
     run(work(own.url))
     run(work(url))
+
+
+def test_a_channel_that_the_broker_closed_is_not_opened_again_at_once(url: str) -> None:
+    """The broker ends the connection of one that opens what it takes for open, as aiormq now and then did."""
+
+    async def work() -> None:
+        wire = await Wire.open(target(url, RabbitSettings(), "test"), "questions")
+        numbers: list[int] = []
+
+        async def ask(queue: str) -> None:
+            with suppress(ChannelNotFoundEntity):
+                async with wire.scratch() as channel:
+                    numbers.append(channel.number)
+                    await channel.queue_declare(queue, passive=True)
+
+        try:
+            for turn in range(20):
+                await asyncio.gather(*(ask(f"not there {turn} {number}") for number in range(3)))
+            assert len(set(numbers)) == 60, numbers
+            assert not wire.lost.done(), wire.lost.result()
+        finally:
+            await wire.close(5)
+
+    run(work())
 
 
 def test_order_of_a_call_and_between_calls(url: str) -> None:

@@ -45,7 +45,7 @@ class Broken(MemoryAdapter):
 class LosesSome(Broken):
     """Confirms each fiftieth message and loses it."""
 
-    faults = ("D2", "D3", "D7", "D9")
+    faults = ("D2", "D3", "D7", "D9", "S1")
 
     def _put(self, message: Message) -> Exception | None:
         return None if message.address.kind == "topic" and self.every(50) else super()._put(message)
@@ -54,7 +54,7 @@ class LosesSome(Broken):
 class DeliversSettledOnesAgain(Broken):
     """Forgets each fiftieth settlement."""
 
-    faults = ("D5", "D8", "O2", "S3")
+    faults = ("D5", "D8", "O2", "S3", "R12")
 
     def broken(self, consumer: MemoryConsumer, receive: Receive) -> None:
         settle = consumer.settle
@@ -68,7 +68,7 @@ class DeliversSettledOnesAgain(Broken):
 class DeliversSettledOnesToTheNext(Broken):
     """Forgets settlements at a stop: as one that does not flush them."""
 
-    faults = ("D3", "D6", "L5")
+    faults = ("D3", "D6", "L5", "L7")
 
     def broken(self, consumer: MemoryConsumer, receive: Receive) -> None:
         settle, stop = consumer.settle, consumer.stop

@@ -24,7 +24,7 @@ class OneCopyForAll(Broken):
 class EveryReplicaGetsAll(Broken):
     """The replicas of a group do not share its work: each gets a copy."""
 
-    faults = ("D7", "R1")
+    faults = ("D7", "R1", "R11")
 
     def broken(self, consumer: MemoryConsumer, receive: Receive) -> None:
         async def shared(batch: Sequence[Delivery], /) -> None:
@@ -179,3 +179,18 @@ class StopsThemAll(Broken):
             await stop(timeout)
 
         consumer.stop = stops_all  # type: ignore[method-assign]
+
+
+class OneReleaseEndsTheOthersSubscriptions(Broken):
+    """To provision a group takes away from it what this release does not read."""
+
+    faults = ("R12",)
+
+    def _create(self, item: Address | Group) -> None:
+        super()._create(item)
+        if isinstance(item, Group):
+            queue = self._store.queues[self._naming.group(item.name)]
+            wanted = {self._name(source) for source in item.sources}
+            for channel, queues in self._store.subscribers.items():
+                if channel not in wanted and queue in queues:
+                    queues.remove(queue)

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from eventkit import names
+from eventkit.testing.brokers import Broker
 from tests.breakable import Breakable
 
 
@@ -38,20 +39,24 @@ async def _redis(broken: Breakable, limit: str) -> None:
         await client.config_set("maxmemory", limit)
 
 
-async def _rabbit(broken: Breakable, watermark: str) -> None:
+async def rabbitmqctl(broker: Broker, *arguments: str) -> None:
     """`rabbitmqctl`, of that very node."""
-    program: Any = broken.broker._running._programs[-1]  # type: ignore[union-attr]
+    program: Any = broker._running._programs[-1]  # type: ignore[union-attr]
     tool = Path(program.command[0]).with_name("rabbitmqctl")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "ERL_"))}
     wanted = ("HOME", "LANG", "ERL_EPMD_ADDRESS", "ERL_EPMD_PORT", "RABBITMQ_NODENAME", "RABBITMQ_CONF_ENV_FILE")
     await asyncio.to_thread(
         subprocess.run,
-        [str(tool), "set_vm_memory_high_watermark", watermark],
+        [str(tool), *arguments],
         env={**environment, **{name: program.environment[name] for name in wanted}},
         check=True,
         capture_output=True,
         timeout=30,
     )
+
+
+async def _rabbit(broken: Breakable, watermark: str) -> None:
+    await rabbitmqctl(broken.broker, "set_vm_memory_high_watermark", watermark)
 
 
 async def _nats(broken: Breakable, namespace: str, limit: int) -> None:

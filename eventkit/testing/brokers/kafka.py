@@ -56,7 +56,15 @@ _SETTINGS = {
 }
 
 
+# Two of the caller's settings are not what stands in the properties. Listeners are added to ours by their names, since
+# only here it is known where ours are; and users that log in with SCRAM are made when the data folder is.
+_LISTENERS = ("listeners", "advertised.listeners")
+_SCRAM = "scram.user."
+
+
 class Kafka:
+    """Takes `scram.user.<name>` (its password) among the settings."""
+
     name = "kafka"
 
     def ask(self, host: str, port: int) -> str:
@@ -102,15 +110,19 @@ class Kafka:
     def programs(self, found: Found, folder: Path, settings: Settings, say: Say) -> Sequence[Program]:
         port, controller = free_port(), free_port()
         data = folder / "data"
+        listens = {"PLAINTEXT": f"127.0.0.1:{port}", "CONTROLLER": f"127.0.0.1:{controller}"}
+        said = {name: value for name, value in settings.items() if not name.startswith((*_LISTENERS, _SCRAM))}
         lines = merged(
             {
                 **_SETTINGS,
-                "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
-                "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+                "listeners": _listeners(listens, settings.get("listeners")),
+                "advertised.listeners": _listeners(
+                    {"PLAINTEXT": listens["PLAINTEXT"]}, settings.get("advertised.listeners")
+                ),
                 "controller.quorum.voters": f"1@127.0.0.1:{controller}",
                 "log.dirs": str(data),
             },
-            settings,
+            said,
         )
         properties = folder / "server.properties"
         properties.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
@@ -125,13 +137,25 @@ class Kafka:
             str(found.path / "*"),
         ]
         cluster = "ZXZlbnRraXQtdGVzdGluZw"  # sixteen bytes in base64, as Kafka wants it
+        users = [
+            word
+            for name, password in settings.items()
+            if name.startswith(_SCRAM)
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+            for word in ("--add-scram", f"{mechanism}=[name={name.removeprefix(_SCRAM)},password={password}]")
+        ]
         run(
-            [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)],
+            [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties), *users],
             what="kafka: formatting its data folder",
             seconds=60,
             say=say,
         )
         return [Program("kafka", [*java, "kafka.Kafka", str(properties)], port, self.ask, seconds=90)]
+
+
+def _listeners(ours: dict[str, str], theirs: str | None) -> str:
+    found = dict(listener.split("://", 1) for listener in (theirs or "").split(",") if listener)
+    return ",".join(f"{name}://{address}" for name, address in {**ours, **found}.items())
 
 
 def _cache() -> Path:

@@ -1,0 +1,181 @@
+"""Suspects: a message that was delivered again and again runs alone, and what a stop gives back is not blamed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from eventkit import Batch, DeclarationError, Event, Retry, Service
+from eventkit import headers as h
+from eventkit.adapter import Address, Connection, Delivery, Group, Provision
+from eventkit.bus import Bus
+from eventkit.context import Context
+from eventkit.contract.checks import eventually
+from eventkit.contract.receiving import Receiving, contents, receive
+from eventkit.copies import Reason, Suspicion, suspect, suspicion
+from eventkit.memory import MemoryAdapter, Store
+
+
+class Load(Event, topic="loads", key="name"):
+    name: str
+    fails: bool = False
+
+
+GROUP = Group("loader", (Address("topic", "loads"),))
+
+
+async def deliver(adapter: MemoryAdapter, times: int) -> Receiving:
+    """As if so many processes had died with all that waits."""
+    for _ in range(times):
+        held = await receive(adapter, GROUP)
+        await held.arrive(1)
+        await held.consumer.stop(1.0)
+    return held
+
+
+def with_memory(test: Callable[[MemoryAdapter, Bus], object]) -> None:
+    async def main() -> None:
+        adapter = MemoryAdapter(Connection(url=None, namespace="", client="test"), store=Store())
+        async with asyncio.timeout(20), Bus(adapter, source="test") as bus:
+            await adapter.provision([GROUP], Provision.CREATE)
+            await test(adapter, bus)  # type: ignore[misc]  # a coroutine function
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_it_runs_while_nothing_else_does(batched: bool) -> None:
+    async def test(adapter: MemoryAdapter, bus: Bus) -> None:
+        service = Service("loader", concurrency=8, quarantine_after=4, retry=Retry(attempts=1))
+        beside: dict[str, set[str]] = {}
+        at_work: set[str] = set()
+
+        async def work(name: str) -> None:
+            for other in at_work:
+                beside.setdefault(other, set()).add(name)
+            beside.setdefault(name, set()).update(at_work)
+            at_work.add(name)
+            await asyncio.sleep(0.03)
+            at_work.discard(name)
+
+        async def one(event: Load) -> None:
+            await work(event.name)
+
+        async def many(events: list[Load]) -> None:
+            await asyncio.gather(*(work(event.name) for event in events))
+
+        if batched:
+            service.handler(batch=Batch(size=8))(many)
+        else:
+            service.handler(one)
+        await bus.publish(Load(name="suspect"))
+        await deliver(adapter, 3)
+        async with bus.run(service) as running:
+            for number in range(60):
+                await bus.publish(Load(name=f"other {number}"))
+                await asyncio.sleep(0.002)
+            await eventually(lambda: running.counts["loader"].handled == 61, "all are handled")
+        assert beside["suspect"] == set(), "others ran beside it"
+        assert any(beside.values()), "others run side by side"
+
+    with_memory(test)
+
+
+def test_one_whose_process_died_while_it_ran_alone_is_quarantined() -> None:
+    async def test(adapter: MemoryAdapter, bus: Bus) -> None:
+        service = Service("loader", quarantine_after=4)
+        handled: list[str] = []
+
+        @service.handler
+        async def load(event: Load) -> None:
+            handled.append(event.name)
+
+        await bus.publish_many([Load(name="killer"), Load(name="innocent")])
+        (killer, innocent) = (await deliver(adapter, 1)).got
+        # what two processes left behind: one died while the killer ran alone, and held the innocent one meanwhile
+        for delivery, known in ((killer, Suspicion(2, 5, alone=True)), (innocent, Suspicion(1, 5, alone=False))):
+            await adapter.publish([suspect(delivery, GROUP, known)])
+        held = await receive(adapter, GROUP)
+        await held.arrive(4)
+        held.settle_all(held.got[:2])
+        await held.consumer.stop(1.0)
+        async with bus.run(service) as running:
+            await eventually(lambda: running.counts["loader"].dead and handled, "both are decided on")
+        (letter,) = await contents(adapter, GROUP.dead)
+        assert (letter.message.key, letter.message.headers[h.REASON]) == ("killer", Reason.QUARANTINED)
+        assert letter.message.headers[h.ATTEMPT] == "1"
+        assert h.SUSPECT not in letter.message.headers
+        assert handled == ["innocent"]
+
+    with_memory(test)
+
+
+def test_never_is_never() -> None:
+    async def test(adapter: MemoryAdapter, bus: Bus) -> None:
+        service = Service("loader", quarantine_after=None)
+        seen: list[int | None] = []
+
+        @service.handler
+        async def load(event: Load, context: Context) -> None:
+            seen.append(context.delivery.deliveries)
+
+        await bus.publish(Load(name="often"))
+        await deliver(adapter, 50)
+        async with bus.run(service):
+            await eventually(lambda: seen, "it is handled")
+        assert seen == [51], "it is taken as it comes"
+
+    with_memory(test)
+
+
+def test_a_suspect_that_fails_is_retried_like_any_other() -> None:
+    async def test(adapter: MemoryAdapter, bus: Bus) -> None:
+        service = Service("loader", quarantine_after=2, retry=Retry(attempts=2, in_order=True, jitter=0))
+        attempts: list[int] = []
+
+        @service.handler
+        async def load(event: Load, context: Context) -> None:
+            attempts.append(context.attempt)
+            assert h.SUSPECT not in context.headers
+            if context.attempt == 1:
+                raise RuntimeError("no")
+
+        await bus.publish(Load(name="fails"))
+        await deliver(adapter, 3)
+        async with bus.run(service) as running:
+            await eventually(lambda: running.counts["loader"].handled, "it is tried again")
+        assert attempts == [1, 2]
+
+    with_memory(test)
+
+
+@pytest.mark.parametrize("said", ["", "1", "1 x", "x 1 alone", "-1 2", "²  1"])
+def test_what_we_did_not_write_blames_nobody(said: str) -> None:
+    async def test(adapter: MemoryAdapter, bus: Bus) -> None:
+        message = bus.encode(Load(name="a"))
+        forged = message._replace(headers={**message.headers, h.SUSPECT: said})
+        assert suspicion(forged) == Suspicion(0, 0, alone=False)
+
+    with_memory(test)
+
+
+def test_each_copy_has_an_id_of_its_own() -> None:
+    async def test(adapter: MemoryAdapter, bus: Bus) -> None:
+        delivery = Delivery(bus.encode(Load(name="a")), "1", 9, None)
+        ids = []
+        for alone in (False, True, False, True):
+            known = suspicion(delivery.message) or Suspicion(0, 0, alone=False)
+            delivery = delivery._replace(message=suspect(delivery, GROUP, known._replace(alone=alone)))
+            ids.append(delivery.message.headers[h.MESSAGE_ID])
+        assert len(set(ids)) == 4
+        assert suspicion(delivery.message) == Suspicion(0, 4, alone=True)
+
+    with_memory(test)
+
+
+@pytest.mark.parametrize("number", [1, 0, -3])
+def test_one_death_is_no_proof(number: int) -> None:
+    with pytest.raises(DeclarationError, match="2 is the least, None never quarantines"):
+        Service("loader", quarantine_after=number)

@@ -36,13 +36,15 @@ class Publisher:
         self._ensuring: dict[Address, asyncio.Future[Exception | None]] = {}
         self._waiting: list[tuple[Message, asyncio.Future[Exception | None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._alone: asyncio.Future[None] | None = None
+        """Under way: one that was published while nothing else was, which no turn of the loop is waited for."""
         self._scheduled = False
         self._closed = False
 
     @property
     def busy(self) -> bool:
         """Is anything not yet answered?"""
-        return bool(self._waiting or self._tasks or self._ensuring)
+        return bool(self._waiting or self._tasks or self._ensuring or self._alone)
 
     async def publish(self, message: Message) -> Exception | None:
         """One message; those published at the same time go out with it."""
@@ -55,6 +57,13 @@ class Publisher:
             if self._closed:
                 return Closed("this bus is closed")
         loop = asyncio.get_running_loop()
+        if self._alone is None and not self._waiting and not self._tasks:
+            self._alone = loop.create_future()
+            try:
+                return (await self._hand_over((message,)))[0]
+            finally:
+                self._alone.set_result(None)
+                self._alone = None
         answer: asyncio.Future[Exception | None] = loop.create_future()
         self._waiting.append((message, answer))
         if not self._scheduled:
@@ -95,6 +104,8 @@ class Publisher:
         while self.busy:
             self._flush()
             under_way: set[asyncio.Future[Any]] = {*self._tasks, *self._ensuring.values()}
+            if self._alone is not None:
+                under_way.add(self._alone)
             await asyncio.wait(under_way) if under_way else await asyncio.sleep(0)
 
     def _flush(self) -> None:
@@ -130,9 +141,14 @@ class Publisher:
     async def _ask(self, messages: Sequence[Message]) -> Sequence[Exception | None]:
         try:
             async with asyncio.timeout(_DEADLINE):
-                return await self._adapter.publish(messages)
+                answers = await self._adapter.publish(messages)
         except Exception as error:  # noqa: BLE001 an answer for each is owed, whatever the client raised
             return [error] * len(messages)
+        if len(answers) == len(messages):
+            return answers
+        # whose answer is whose cannot be told
+        wrong = RuntimeError(f"{self._adapter.name} gave {len(answers)} answers to {len(messages)} messages")
+        return [wrong] * len(messages)
 
     async def _hand_over_again(
         self, messages: Sequence[Message], answers: Sequence[Exception | None], gone: Sequence[int]

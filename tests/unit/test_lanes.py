@@ -267,7 +267,8 @@ def test_a_handler_that_misbehaves_fails_its_message_and_not_the_lane(does: str,
             await t.publish(Note(number=6, does=does))
             await t.publish(Note(number=7))
             await t.idle()
-            assert handled == [0, 2, 4, 5, 7]
+            assert [number for number in handled if number != 7] == [0, 2, 4, 5]
+            assert handled.count(7) == 1, "without a key, it waits for none"
             letters = t.dead_letters()
             assert sorted((letter.read(Note).number, letter.attempts) for letter in letters) == [(1, 2), (3, 2), (6, 2)]
             assert {letter.reason for letter in letters} == {"exhausted"}

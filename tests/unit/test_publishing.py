@@ -65,6 +65,20 @@ class Silent(MemoryAdapter):
         raise AssertionError
 
 
+class Held(MemoryAdapter):
+    """Holds what it is given until it may go on, and counts how it came."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.batches: list[int] = []
+        self.go_on = asyncio.Event()
+
+    async def publish(self, messages: Sequence[Message], /) -> Sequence[Exception | None]:
+        self.batches.append(len(messages))
+        await self.go_on.wait()
+        return await super().publish(messages)
+
+
 def made(cls: type[T], store: Store | None = None) -> T:
     kind: Any = cls
     adapter: T = kind(Connection(url=None, namespace="", client="test"), store=store or Store())
@@ -89,6 +103,40 @@ def test_a_topic_is_made_once_however_many_publish_at_the_same_time() -> None:
         assert found == [str(n) for n in range(100)]
 
     run(main())
+
+
+def test_one_goes_out_at_once_and_those_that_come_meanwhile_together() -> None:
+    async def story() -> tuple[int, list[int]]:
+        adapter = made(Held)
+        async with Bus(adapter, source="test") as bus:
+            adapter.go_on.set()
+            await bus.publish(Placed(order="first"))
+            adapter.go_on.clear()
+            adapter.batches.clear()
+            many = [asyncio.create_task(bus.publish(Placed(order=str(n)))) for n in range(100)]
+            while sum(adapter.batches) < 100:
+                await asyncio.sleep(0)
+            asyncio.get_running_loop().call_later(0.05, adapter.go_on.set)
+        return sum(task.done() and task.exception() is None for task in many), adapter.batches
+
+    # the bus ended only when all were answered
+    assert run(story()) == (100, [1, 99])
+
+
+def test_a_publish_that_is_given_up_holds_up_no_other() -> None:
+    async def story() -> None:
+        adapter = made(Held)
+        async with Bus(adapter, source="test") as bus:
+            adapter.go_on.set()
+            await bus.publish(Placed(order="first"))
+            adapter.go_on.clear()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await bus.publish(Placed(order="given up"))
+            adapter.go_on.set()
+            await bus.publish(Placed(order="next"))
+
+    run(story())
 
 
 def test_a_publish_that_gives_up_leaves_the_making_to_the_others() -> None:

@@ -16,9 +16,11 @@ pytest.register_assert_rewrite("eventkit.contract")  # so that its assertions sh
 
 from eventkit.contract import CHECKS, Backend  # noqa: E402
 from eventkit.testing.brokers import Broker, BrokerUnavailable  # noqa: E402
+from tests import parallel  # noqa: E402
 from tests.backends import ALL, Brokers, Memory, Real  # noqa: E402
 from tests.breakable import Breakable  # noqa: E402
-from tests.ledger import Found, Ledger  # noqa: E402
+from tests.ledger import Ledger  # noqa: E402
+from tests.wanted import wanted  # noqa: E402
 
 _LEDGER = pytest.StashKey[Ledger]()
 _BROKERS = pytest.StashKey[Brokers]()
@@ -39,8 +41,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_LEDGER] = Ledger()
-    config.stash[_BROKERS] = Brokers()
+    ledger, brokers = Ledger(), Brokers()
+    config.stash[_LEDGER] = ledger
+    config.stash[_BROKERS] = brokers
+    if config.getoption("numprocesses", None) and not parallel.is_worker(config):
+        config.pluginmanager.register(parallel.Front(brokers, ledger))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -50,8 +55,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each check on each backend, one backend after the other: the last ones take longest to start."""
     if "check_on" in metafunc.fixturenames:
-        cells = [(check, name) for name in _wanted(metafunc.config) for check in _SENTENCES]
+        cells = [(check, name) for name in wanted(metafunc.config) for check in _SENTENCES]
         metafunc.parametrize("check_on", cells, ids=["-".join(cell) for cell in cells])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if parallel.is_worker(config):
+        parallel.group(items)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if parallel.is_worker(session.config):
+        parallel.hand_in(session.config, session.config.stash[_LEDGER])
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -90,7 +105,8 @@ def breakable(pytestconfig: pytest.Config, broker: Callable[[str], Broker]) -> C
 
     def give(name: str) -> Breakable:
         broker(name)  # skips, where there is none
-        pytestconfig.stash[_BROKERS].ask_breakable(*(other for other in _wanted(pytestconfig) if other != "memory"))
+        others = [name] if parallel.is_worker(pytestconfig) else wanted(pytestconfig)
+        pytestconfig.stash[_BROKERS].ask_breakable(*(other for other in others if other != "memory"))
         try:
             return pytestconfig.stash[_BROKERS].breakable(name)
         except BrokerUnavailable as error:
@@ -107,10 +123,10 @@ def backend(
 
     def give(name: str) -> Backend:
         if name == "memory":
-            ledger.backends.setdefault(name, Found(f"eventkit {version('faststream-eventkit')}", "in this process"))
+            ledger.found(name, f"eventkit {version('faststream-eventkit')}", "in this process")
             return Memory()
         found = broker(name)
-        ledger.backends.setdefault(name, Found(found.version, found.how))
+        ledger.found(name, found.version, found.how)
         return Real(name, found.url, lambda: breakable(name))
 
     return give
@@ -120,14 +136,3 @@ def backend(
 def ledger(pytestconfig: pytest.Config) -> Ledger:
     """What the tests of the contract write down."""
     return pytestconfig.stash[_LEDGER]
-
-
-def _wanted(config: pytest.Config) -> list[str]:
-    """The backends that were asked for, in our order."""
-    said = config.getoption("--backend") or [
-        name for name in os.environ.get("EVENTKIT_TEST_BACKENDS", "").replace(",", " ").split() if name
-    ]
-    unknown = set(said) - set(ALL)
-    if unknown:
-        raise pytest.UsageError(f"EVENTKIT_TEST_BACKENDS: {', '.join(sorted(unknown))}; one of {', '.join(ALL)}")
-    return [name for name in ALL if name in (said or ALL)]

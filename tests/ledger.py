@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 Result: TypeAlias = Literal["pass", "fail", "refused", "vacuous"]
 
@@ -36,6 +36,25 @@ class Ledger:
         self.backends[backend].seconds += seconds
         if reason:
             self.reasons[check, backend] = reason
+
+    def found(self, backend: str, version: str, how: str) -> None:
+        """Said once, by whoever provided it."""
+        self.backends.setdefault(backend, Found(version, how))
+
+    def packed(self) -> dict[str, Any]:
+        """As plain values, for another process."""
+        backends = {name: (found.version, found.how, found.seconds) for name, found in self.backends.items()}
+        reasons = [(check, backend, reason) for (check, backend), reason in self.reasons.items()]
+        return {"backends": backends, "results": self.results, "reasons": reasons}
+
+    def unpack(self, packed: dict[str, Any]) -> None:
+        """Add what another process has found."""
+        for name, (version, how, seconds) in packed["backends"].items():
+            self.found(name, version, how)
+            self.backends[name].seconds += seconds
+        for check, row in packed["results"].items():
+            self.results.setdefault(check, {}).update(row)
+        self.reasons |= {(check, backend): reason for check, backend, reason in packed["reasons"]}
 
     def write(self, file: Path) -> None:
         """As JSON."""

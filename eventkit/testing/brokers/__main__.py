@@ -114,7 +114,7 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
-def _variables(brokers: Sequence[Broker]) -> dict[str, str]:
+def variables(brokers: Sequence[Broker]) -> dict[str, str]:
     """What `provide` in another process finds the brokers by."""
     variables = {}
     for broker in brokers:
@@ -125,7 +125,7 @@ def _variables(brokers: Sequence[Broker]) -> dict[str, str]:
 
 
 def _lines(brokers: Sequence[Broker]) -> str:
-    return "".join(f"{name}={value}\n" for name, value in _variables(brokers).items())
+    return "".join(f"{name}={value}\n" for name, value in variables(brokers).items())
 
 
 def _write(file: Path, brokers: Sequence[Broker]) -> None:
@@ -162,7 +162,7 @@ def _each(names: Sequence[str], work: Callable[[str], T]) -> Iterator[T]:
 
 def _run(command: Sequence[str], brokers: Sequence[Broker]) -> int:
     """Run the command to its end, pass signals on to it, and return its exit code."""
-    environment = _variables(brokers)
+    environment = variables(brokers)
     if len(brokers) == 1:
         environment |= {"EVENTKIT_BROKER": brokers[0].name, "EVENTKIT_URL": brokers[0].url}
     process: subprocess.Popen[bytes] | None = None

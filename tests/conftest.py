@@ -61,7 +61,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if parallel.is_worker(config):
-        parallel.group(items)
+        parallel.put_longest_first(items)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

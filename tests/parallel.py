@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from eventkit.testing.brokers import NAMES, Broker, BrokerUnavailable
 from eventkit.testing.brokers.__main__ import variables
@@ -17,6 +18,7 @@ from tests.backends import Brokers
 from tests.ledger import Ledger
 from tests.wanted import wanted
 
+_CONTRACT = "tests/contract/test_contract.py"
 _LONGEST = ("contract kafka", "contract rabbit", "tests/adapters/test_kafka.py", "contract nats", "contract redis")
 """What runs first, so that no process is left alone with it at the end."""
 _SHARING = ("tests/asyncapi", "tests/faults", "tests/security", "tests/web")
@@ -56,6 +58,9 @@ class Front:
             found = [broker for broker in pool.map(self._provided, names) if broker is not None]
         os.environ.update(variables(found))
 
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> object:
+        return _Groups(config, log)
+
     def pytest_testnodedown(self, node: Worker, error: object) -> None:
         """A worker has ended; one that died handed in nothing, and its tests have failed."""
         packed = getattr(node, "workeroutput", {}).get("ledger")
@@ -71,19 +76,22 @@ class Front:
         return broker
 
 
-def group(items: list[pytest.Item]) -> None:
-    """The tests of one file, or folder, run in one process, since they share servers of their own; the contract's are
-    one group for each backend. Those that take longest come first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group_of(item)))
+def put_longest_first(items: list[pytest.Item]) -> None:
+    """In every process alike."""
     order = {name: place for place, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: order.get(_group_of(item), len(order)))
+    items.sort(key=lambda item: order.get(_group(item.nodeid), len(order)))
 
 
-def _group_of(item: pytest.Item) -> str:
-    found = getattr(item, "callspec", None)
-    cell = None if found is None else found.params.get("check_on")
-    if cell is not None:
-        return f"contract {cell[1]}"
-    file = item.nodeid.partition("::")[0]
+class _Groups(LoadScopeScheduling):  # type: ignore[misc]
+    """The tests of one file, or folder, run in one process, since they share servers of their own; the contract's are
+    one group for each backend."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid)
+
+
+def _group(nodeid: str) -> str:
+    file, _, test = nodeid.partition("::")
+    if file == _CONTRACT:
+        return f"contract {test.rstrip(']').rpartition('-')[2]}"
     return next((folder for folder in _SHARING if file.startswith(f"{folder}/")), file)

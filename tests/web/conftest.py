@@ -40,9 +40,13 @@ def shop() -> Iterator[str]:
     command += ["--broker", "kafka", "--url", "kafka://user:hunter2@localhost:9092"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as serving:
         assert serving.stdout is not None
-        yield serving.stdout.readline().split()[0]
-        serving.send_signal(signal.SIGINT)
-        assert serving.wait(10) == 0
+        try:
+            yield serving.stdout.readline().split()[0]
+            # a shell that runs us in the background has us, and those we start, ignore the other one
+            serving.send_signal(signal.SIGTERM if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else signal.SIGINT)
+            assert serving.wait(10) == 0
+        finally:
+            serving.kill()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from eventkit.asyncapi.compare import compare
 from eventkit.asyncapi.declared import publishes
 from eventkit.asyncapi.document import document, documents
 from eventkit.asyncapi.errors import DocumentError
+from eventkit.asyncapi.misfits import misfits
 from eventkit.asyncapi.pages import page
 from eventkit.asyncapi.texts import to_json, to_yaml
 
@@ -15,6 +16,7 @@ __all__ = [
     "compare",
     "document",
     "documents",
+    "misfits",
     "page",
     "publishes",
     "to_json",

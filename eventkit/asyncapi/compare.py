@@ -33,7 +33,7 @@ def _compare(before: Contract, after: Contract, old: Mapping[str, Any], new: Map
         found.extend(_policies(old_channel, new_channel))
         for type_ in old_channel.messages:
             if type_ in new_channel.messages:
-                found.extend(_message(before, after, old_channel, new_channel, type_))
+                found.extend(message_changes(before, after, old_channel, new_channel, type_))
     if not found and _rest(old) != _rest(new):
         found.append(Change("document-changed", "document", "something else in the document is different"))
     # an example follows the schema that it is made from: said only where nothing else is
@@ -147,9 +147,10 @@ def _side(rule: Rule, message: MessageView) -> frozenset[Side]:
     return rule.event if message.kind == "event" else rule.command
 
 
-def _message(
+def message_changes(
     before: Contract, after: Contract, old_channel: ChannelView, new_channel: ChannelView, type_: str
 ) -> Iterator[Change]:
+    """How a message that both have differs."""
     old, new = old_channel.messages[type_], new_channel.messages[type_]
     where = f"{new_channel.key}/{type_}"
 

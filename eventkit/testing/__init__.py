@@ -8,6 +8,9 @@ async with eventkit.testing.run(orders, shipping) as t:
 ```
 """
 
-from eventkit.testing.harness import DeadLetter, Harness, run
+from eventkit.testing.fits import assert_fits
+from eventkit.testing.harness import DeadLetter, Harness
+from eventkit.testing.real import run_on
+from eventkit.testing.virtual import run
 
-__all__ = ["DeadLetter", "Harness", "run"]
+__all__ = ["DeadLetter", "Harness", "assert_fits", "run", "run_on"]

@@ -1,32 +1,23 @@
-"""The harness: services on a memory broker of their own, and a record of all that happened."""
+"""The harness: what a test does with its services, and a record of all that happened."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from eventkit import headers as h
-from eventkit.adapter import Connection, Message
+from eventkit.adapter import Message
 from eventkit.bus import Bus
-from eventkit.clock import VirtualClock
 from eventkit.copies import Reason, origin
-from eventkit.memory import MemoryAdapter, Store
 from eventkit.messages import Command, Event, routing
-from eventkit.running import Running
-from eventkit.service import Service
-from eventkit.testing.overrides import Overrides, overridden
 from eventkit.watching import Happened, What
-from eventkit.wire import JSON_SERIALIZER, Serializer, decode
+from eventkit.wire import decode
 
 M = TypeVar("M", bound=Event | Command[Any])
 R = TypeVar("R")
 
-_LONGEST = 10.0
-"""Seconds of real time that a test waits for its handlers."""
 _SHOWN = {
     What.PUBLISHED: "published",
     What.SENT: "sent",
@@ -36,6 +27,7 @@ _SHOWN = {
     What.FAILED: "failed for good",
     What.DEAD: "dead letter",
     What.SKIPPED: "skipped: no handler",
+    What.REPEATED: "dropped: handled before",
 }
 
 
@@ -59,14 +51,11 @@ class DeadLetter:
         return f"DeadLetter({self.type}, group={self.group!r}, reason={self.reason.value!r}, attempts={self.attempts})"
 
 
-class Harness:
+class Harness(ABC):
     """What a test does with its services, and asks about them."""
 
-    def __init__(self, bus: Bus, running: Running, store: Store, clock: VirtualClock, happened: list[Happened]) -> None:
+    def __init__(self, bus: Bus, happened: list[Happened]) -> None:
         self._bus = bus
-        self._running = running
-        self._store = store
-        self._clock = clock
         self._happened = happened
 
     async def publish(
@@ -81,41 +70,21 @@ class Harness:
         """As `Bus.send`."""
         await self._bus.send(command, headers=headers, delay=delay)
 
+    @abstractmethod
     async def request(self, command: Command[R], *, timeout: timedelta = timedelta(seconds=30)) -> R:
-        """As `Bus.request`; retries of the handler and the time-out pass without waiting.
+        """As `Bus.request`."""
 
-        Raises AssertionError after 10 s of real time, where the handler itself waits for something.
+    @abstractmethod
+    async def idle(self, timeout: timedelta = timedelta(seconds=10)) -> None:
+        """Until nothing is left to do: all handled, all retries through.
+
+        Raises AssertionError after `timeout` of real time, saying what happened until then.
         """
-        ends = time.monotonic() + _LONGEST
-        asked = asyncio.ensure_future(self._bus.request(command, timeout=timeout))
-        try:
-            while not asked.done():
-                if not await self._quiet(asked, ends):
-                    raise AssertionError(
-                        f"no reply to {command!r} after {_LONGEST:g} s; what happened:\n{self.story()}"
-                    )
-                if not asked.done() and not self._next_timer():
-                    break
-            return await asked
-        finally:
-            asked.cancel()
-
-    async def idle(self, timeout: timedelta = timedelta(seconds=_LONGEST)) -> None:
-        """Until nothing is left to do: all handled, all retries through. Delays pass at once.
-
-        Raises AssertionError after `timeout` of real time, saying what still runs.
-        """
-        ends = time.monotonic() + timeout.total_seconds()
-        while True:
-            if not await self._quiet(ends=ends):
-                raise AssertionError(f"not idle after {timeout.total_seconds():g} s; what happened:\n{self.story()}")
-            if not self._next_timer():
-                return
 
     @property
+    @abstractmethod
     def now(self) -> datetime:
-        """The virtual time."""
-        return self._clock.now()
+        """The time, which is virtual in memory."""
 
     def published(self, cls: type[M] | None = None) -> list[M]:
         """The events that were published, by the test and by handlers; of one class, or all."""
@@ -151,6 +120,51 @@ class Harness:
             if item.what is What.DEAD and wanted in (None, item.message.type)
         ]
 
+    def emitted(self) -> list[dict[str, Any]]:
+        """All that was published and sent, in order, as plain values: what a snapshot is made of.
+
+        Each has `type`, `by` (who published it), `key` (where there is one) and `data`. Ids and times are no part of
+        it: where the content holds such, keep them out of the snapshot, or fix them in the test.
+        """
+        found = []
+        for item in self._happened:
+            if item.what in (What.PUBLISHED, What.SENT) and isinstance(item.content, Event | Command):
+                key = {} if item.message.key is None else {"key": item.message.key}
+                data = item.content.model_dump(mode="json", by_alias=True)
+                found.append({"type": item.message.type, "by": item.group, **key, "data": data})
+        return found
+
+    def assert_published(self, cls: type[Event], /, *, times: int | None = None, **fields: object) -> None:
+        """At least one such event was published (or exactly so many `times`), with these values in its fields.
+
+        Raises AssertionError, which tells all that happened.
+        """
+        self._assert("published", self.published(cls), cls, times, fields)
+
+    def assert_sent(self, cls: type[Command[Any]], /, *, times: int | None = None, **fields: object) -> None:
+        """At least one such command was sent (or exactly so many `times`), with these values in its fields."""
+        self._assert("sent", self.sent(cls), cls, times, fields)
+
+    def assert_handled(self, cls: type[Event | Command[Any]], /, *, times: int | None = None, **fields: object) -> None:
+        """At least one such message was handled with success (or exactly so many `times`), once a group."""
+        self._assert("handled", self.handled(cls), cls, times, fields)
+
+    def _assert(
+        self, what: str, found: Sequence[Any], cls: type[Any], times: int | None, fields: Mapping[str, object]
+    ) -> None:
+        for name in fields:
+            if name not in cls.model_fields:
+                raise TypeError(f"{cls.__name__} has no field {name!r}; it has {', '.join(cls.model_fields) or 'none'}")
+        fitting = [one for one in found if all(getattr(one, name) == value for name, value in fields.items())]
+        if len(fitting) == times or (times is None and fitting):
+            return
+        said = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+        wanted = "at least once" if times is None else f"{times} times"
+        raise AssertionError(
+            f"{cls.__name__}({said}) was to be {what} {wanted}, and was {len(fitting)} times; "
+            f"what happened, in order:\n{self.story()}"
+        )
+
     def story(self) -> str:
         """All that happened, a line each, in order."""
         return "\n".join(_line(place, item) for place, item in enumerate(self._happened, 1)) or "  nothing"
@@ -163,56 +177,6 @@ class Harness:
             and (isinstance(item.content, Event | Command) if cls is None else isinstance(item.content, cls))
             and group in (None, item.group)
         ]
-
-    async def _quiet(self, unless: asyncio.Future[Any] | None = None, ends: float | None = None) -> bool:
-        """Let all that can run now run. False: `ends` came first."""
-        calm = 0
-        spins = 0
-        while calm < 5:
-            await asyncio.sleep(0)
-            if unless is not None and unless.done():
-                return True
-            busy = self._running.at_work or self._waiting()
-            calm = 0 if busy else calm + 1
-            spins += 1
-            if busy and spins > 200:  # a handler waits for something real
-                await asyncio.sleep(0.001)
-            if ends is not None and time.monotonic() > ends:
-                return False
-        return True
-
-    def _waiting(self) -> bool:
-        return any(queue.ready for queue in self._store.queues.values())
-
-    def _next_timer(self) -> bool:
-        due = self._clock.next_due()
-        if due is None:
-            return False
-        self._clock.advance(due)
-        return True
-
-
-@asynccontextmanager
-async def run(
-    *services: Service, serializer: Serializer = JSON_SERIALIZER, overrides: Overrides | None = None
-) -> AsyncIterator[Harness]:
-    """Run services in memory, always: no environment is read, nothing is shared with other tests.
-
-    `overrides={get_session: lambda: fake}` puts another dependency in the place of each `Depends(get_session)`.
-    An exception that leaves it, such as a failed assertion, takes along a note of all that happened, in order.
-    """
-    store, clock = Store(), VirtualClock()
-    happened: list[Happened] = []
-    adapter = MemoryAdapter(Connection(url=None, namespace="", client="test"), store=store, clock=clock)
-    bus = Bus(adapter, source="test", serializer=serializer, clock=clock, watch=happened.append)
-    with overridden(services, overrides or {}):
-        async with bus, bus.run(*services) as running:
-            harness = Harness(bus, running, store, clock, happened)
-            try:
-                yield harness
-            except Exception as error:
-                error.add_note(f"what happened, in order:\n{harness.story()}")
-                raise
 
 
 def _line(place: int, item: Happened) -> str:
@@ -232,6 +196,3 @@ def _content(message: Message) -> str:
     """A message that was not decoded, short."""
     body = (message.body or b"")[:200].decode(errors="replace")
     return f"{message.type or 'no type'} on {origin(message)} {body}"
-
-
-__all__ = ["DeadLetter", "Harness", "run"]

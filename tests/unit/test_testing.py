@@ -261,7 +261,7 @@ def test_idle_that_does_not_come_says_so() -> None:
 
 
 def test_a_request_to_a_handler_that_hangs_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventkit.testing.harness._LONGEST", 0.05)
+    monkeypatch.setattr("eventkit.testing.virtual._LONGEST", 0.05)
     service = Service("payments", stop_timeout=timedelta(0))
 
     @service.handler

@@ -91,6 +91,19 @@ def package(session: nox.Session) -> None:
 
 
 @nox.session
+def lowest(session: nox.Session) -> None:
+    """The oldest versions of all dependencies that pyproject.toml allows, in memory."""
+    session.install("uv")
+    python = f"{session.bin}/python"
+    oldest = Path(session.create_tmp()).resolve() / "oldest.txt"
+    wanted = ["uv", "pip", "compile", "-q", "--python", python, "--resolution", "lowest-direct", "pyproject.toml"]
+    session.run(*wanted, "--all-extras", "-o", str(oldest))
+    session.run("uv", "pip", "install", "-q", "--python", python, "-r", str(oldest))
+    session.run("uv", "pip", "install", "-q", "--python", python, "-c", str(oldest), "-e", ".", *groups("test"))
+    session.run("pytest", "--backend", "memory", "tests/unit", "tests/contract", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The benchmark against FastStream and the raw clients, on real brokers."""
     session.install("-e", ".[all]", *groups("test"))
@@ -102,6 +115,13 @@ def docs(session: nox.Session) -> None:
     """Every code block of the documents is run."""
     session.install("-e", ".[all]", *groups("test"))
     session.run("pytest", "tests/test_readme.py", *session.posargs)
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """The site of the documents and the reference, into build/site; it needs no network to be read."""
+    session.install("-e", ".[all,fastapi]", *groups("site"))
+    session.run("python", "-m", "sphinx", "-E", "-W", "--keep-going", "-b", "html", "docs", "build/site")
 
 
 @nox.session

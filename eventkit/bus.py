@@ -6,13 +6,14 @@ import asyncio
 import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from pydantic import SecretStr
 
-from eventkit import discovery
+from eventkit import discovery, replies
 from eventkit import headers as h
 from eventkit.adapter import Adapter, Connection, Message, Provision
 from eventkit.adopting import BrokerObject
@@ -33,12 +34,12 @@ from eventkit.many import Many
 from eventkit.messages import Command, Event, routing
 from eventkit.names import logical
 from eventkit.publishing import Publisher, permanent
-from eventkit.requests import Requests, outcome
+from eventkit.requests import Requests
 from eventkit.running import Core, Running
 from eventkit.service import Service
 from eventkit.settings import Settings, read_adapter_settings, read_settings
 from eventkit.watching import Happened, Watch, What
-from eventkit.wire import JSON_SERIALIZER, Envelope, Serializer, encode, new_id
+from eventkit.wire import JSON_SERIALIZER, Envelope, Serializer, encode
 
 R = TypeVar("R")
 
@@ -107,6 +108,14 @@ def _adapter(
     return cls(Connection(url=secret, namespace=namespace, client=client, settings=own))
 
 
+@dataclass(slots=True)
+class _Opened:
+    """What a bus and those made of it by `carrying` have in common: they are open together, and closed together."""
+
+    core: Core | None = None
+    requests: Requests | None = None
+
+
 class Bus:
     """One connection to one broker. `async with` opens and closes it; it may be opened again afterwards."""
 
@@ -126,8 +135,7 @@ class Bus:
         self._serializer = serializer
         self._clock = clock or SystemClock()
         self._watch = watch
-        self._core: Core | None = None
-        self._requests: Requests | None = None
+        self._opened = _Opened()
         self._correlation_id: str | None = None
         self._headers: Mapping[str, str] = {}
 
@@ -143,10 +151,11 @@ class Bus:
 
     def health(self) -> Health:
         """Whether the broker can be reached now. What `run` gives knows of its services besides."""
-        return examine(self._open().adapter, {})
+        core = self._open()
+        return examine(core.adapter, core.replies())
 
     async def __aenter__(self) -> Self:
-        if self._core is not None:
+        if self._opened.core is not None:
             raise Closed("this bus is open already: one `async with` at a time")
         try:
             await self._adapter.start(_START)
@@ -158,17 +167,26 @@ class Bus:
                 "is it running, and are EVENTKIT_URL and the credentials right?"
             ) from error
         publisher = Publisher(self._adapter, self._provision)
-        self._core = Core(self._adapter, publisher, self._provision, self._serializer, self._clock, self._watch)
-        self._requests = Requests(self._adapter, self._source, self._clock)
+        requests = Requests(self._adapter, self._source, self._clock)
+        self._opened.core = Core(
+            self._adapter,
+            publisher,
+            self._provision,
+            self._serializer,
+            self._clock,
+            self._watch,
+            lambda: {requests.reply_to: requests.error},
+        )
+        self._opened.requests = requests
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        core, requests = self._core, self._requests
+        core, requests = self._opened.core, self._opened.requests
         if core is None or requests is None:
             return
-        self._core = self._requests = None
+        self._opened.core = self._opened.requests = None
         try:
             await requests.stop(1.0)
             await core.publisher.close()
@@ -215,7 +233,8 @@ class Bus:
         """Publish many events, pipelined, in order per key; returns when the broker has all.
 
         PublishError says in `failures` which were not confirmed, and which cannot be written; all others were
-        confirmed. Something that is no event at all raises DeclarationError, after those before it went out.
+        confirmed. Something that is no event at all raises DeclarationError, after those before it went out; as any
+        error that `events` raises, it has the PublishError of those before it as its cause, if there is one.
         """
         many = Many(self._open().publisher, self._happened)
         about = self._about(headers=headers)
@@ -231,15 +250,24 @@ class Bus:
                     await many.hand_over()
         except asyncio.CancelledError:
             many.give_up()
+            await many.end()
             raise
-        finally:
-            failures = await many.end()
-        if failures:
-            raise PublishError(
-                f"{len(failures)} of {many.count} events were not confirmed by {self.broker}; the first, "
-                f"number {failures[0].index}: {failures[0].error!r}",
-                failures,
-            ) from failures[0].error
+        except Exception as error:
+            if (unconfirmed := self._unconfirmed(await many.end(), many.count)) is not None:
+                error.__cause__ = error.__cause__ or unconfirmed
+                error.add_note(str(unconfirmed))
+            raise
+        if (unconfirmed := self._unconfirmed(await many.end(), many.count)) is not None:
+            raise unconfirmed from unconfirmed.failures[0].error
+
+    def _unconfirmed(self, failures: Sequence[Failure], count: int) -> PublishError | None:
+        if not failures:
+            return None
+        return PublishError(
+            f"{len(failures)} of {count} events were not confirmed by {self.broker}; the first, "
+            f"number {failures[0].index}: {failures[0].error!r}",
+            failures,
+        )
 
     async def request(
         self,
@@ -251,37 +279,36 @@ class Bus:
     ) -> R:
         """Send a command and wait for its reply.
 
-        Raises CommandRejected, CommandFailed, RequestTimeout (no proof that it did not happen), NoOwner, and what
-        `send` raises. Past `timeout` the service does not start it any more.
+        `timeout` counts from this call; past it the service does not start the command any more. Raises
+        CommandRejected, CommandFailed, RequestTimeout (no proof that it did not happen), NoOwner, and what `send`
+        raises.
         """
-        core, requests = self._open(), self._requests
+        core, requests = self._open(), self._opened.requests
         if not isinstance(command, Command):
             raise _wrong_verb("request", command)
         if timeout <= timedelta(0):
             raise DeclarationError(f"request(timeout={timeout}): it must be longer than nothing")
         assert requests is not None
-        try:
-            await requests.start()
-        except EventkitError:
-            raise
-        except Exception as error:
-            raise PublishError(f"cannot open a reply address on {self.broker}: {error}") from error
-        request_id = new_id()
         about = Envelope(
             source=self._source,
-            id=request_id,
             correlation_id=h.check_id("correlation_id", correlation_id) or self._correlation_id,
             headers=self._with_own(headers),
             expiry=core.clock.now() + timeout,
             reply_to=requests.reply_to,
         )
-        future = requests.expect(request_id)
-        try:
-            await self._put(command, about)
-            reply = await requests.wait(future, type(command).__name__, timeout)
-        finally:
-            requests.forget(request_id)
-        answer: R = outcome(reply, routing(type(command)).reply)
+        route = routing(type(command))
+        async with requests.waiting(type(command).__name__, timeout) as request:
+            try:
+                await requests.start()
+            except (EventkitError, TimeoutError):
+                raise
+            except Exception as error:
+                raise PublishError(f"cannot open a reply address on {self.broker}: {error}") from error
+            if not request.reply.done():  # it is where the bus was closed meanwhile
+                request.sent = True
+                await self._put(command, replace(about, id=request.id))
+            reply = await request.reply
+        answer: R = replies.read(reply, route.reply, route.serializer or core.serializer)
         return answer
 
     def carrying(self, *, correlation_id: str | None = None, headers: Mapping[str, str] | None = None) -> Bus:
@@ -372,9 +399,9 @@ class Bus:
         return {**self._headers, **checked} if self._headers else checked
 
     def _open(self) -> Core:
-        if self._core is None:
+        if self._opened.core is None:
             raise Closed("this bus is not open: use it inside `async with eventkit.connect() as bus`")
-        return self._core
+        return self._opened.core
 
     def _happened(self, message: Message, content: Event | Command[Any]) -> None:
         if self._watch is not None:

@@ -80,7 +80,7 @@ class Consuming:
     @property
     def error(self) -> Exception | None:
         """Why nothing is consumed; None while all is well."""
-        return None if self._consumer is None else self._consumer.error
+        return None if self._consumer is None else self._consumer.error or self._outcomes.patience.error
 
     async def start(self) -> None:
         self._consumer = await self._adapter.consume(self.group, self, in_flight=self.budget)

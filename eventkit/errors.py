@@ -163,12 +163,18 @@ class RequestError(EventkitError):
 class RequestTimeout(RequestError, TimeoutError):
     """No reply came in time. That is no proof that the command was not carried out."""
 
-    def __init__(self, what: str, timeout: timedelta) -> None:
+    def __init__(self, what: str, timeout: timedelta, *, sent: bool = True) -> None:
+        """`sent`: False where it had not even been handed to the broker."""
         super().__init__(
             f"no reply to {what} within {timeout.total_seconds():g} s; "
-            "it may still be carried out: make the command safe to repeat before sending it again"
+            + (
+                "it may still be carried out: make the command safe to repeat before sending it again"
+                if sent
+                else "it was not sent: the broker gave no address for the reply in that time"
+            )
         )
         self.timeout = timeout
+        self.sent = sent
 
 
 class CommandRejected(RequestError):

@@ -31,6 +31,7 @@ class Entry:
         "commands",
         "handler",
         "name",
+        "once",
         "plain",
         "reply",
         "retry",
@@ -56,6 +57,7 @@ class Entry:
         self.commands = handler.commands
         self.batch = handler.batch
         self.circuit = handler.circuit
+        self.once = handler.once
         self.serializer = serializer
         self.surroundings = surroundings
         self.retry: Retry = handler.retry or service.retry
@@ -70,10 +72,11 @@ class Entry:
         else:
             self.address = Address("topic", topic.name, topic.physical)
             self.reply = None
-            self.version = ""
+            self.version = "" if cls is Event else str(routing(cls).version)
         parameters = handler.parameters
         # async, takes the message alone, nothing around it: called without a Context
-        self.plain = parameters.simple and parameters.is_async and not service.middleware and self.timeout is None
+        alone = parameters.simple and handler.once is None and not service.middleware and self.timeout is None
+        self.plain = alone and parameters.is_async
 
         self.validate = self._validator(topic, serializer)
         """JSON to the class at once, where its one version is all there is to know. None: `decode` must look."""
@@ -90,6 +93,8 @@ class Entry:
         cls = self.cls
         if cls is Event:
             cls = self._any.get(message.type) or self._find(message.type)
+            if cls is not Undeclared and version(message) > routing(cls).version:
+                cls = Undeclared  # of a newer version, no class here is the right one
         return decode(message, cls, self.serializer)
 
     def _find(self, wire_name: str) -> type[Event]:
@@ -112,11 +117,12 @@ class Entry:
 class Surroundings:
     """What all handlers of a running service share."""
 
-    __slots__ = ("lifespan_value", "middleware", "service", "threads")
+    __slots__ = ("lifespan_value", "middleware", "outgoing", "service", "threads")
 
     def __init__(self, service: Service, threads: Threads, lifespan_value: object) -> None:
         self.service = service.name
         self.middleware = service.middleware
+        self.outgoing = service.outgoing
         self.threads = threads
         self.lifespan_value = lifespan_value
 
@@ -180,7 +186,16 @@ class Call:
         if parameters.context is not None:
             arguments[parameters.context] = self._for_handler(context)
 
+        called = False
+
         async def innermost(_: Delivery) -> object:
+            nonlocal called
+            if called:
+                raise RuntimeError(
+                    f"a middleware of {self._entry.surroundings.service} called call_next() twice for "
+                    f"{self._entry.name}: its handler runs once an attempt, and Retry says whether it is tried again"
+                )
+            called = True
             return await self._function(arguments)
 
         call_next: Callable[[Delivery], Awaitable[object]] = innermost
@@ -203,14 +218,14 @@ def make_context(
     return Context(
         service=service,
         group=service if group is None else f"{service}.{group}",
-        delivery=_frozen(delivery),
+        delivery=frozen(delivery),
         attempt=attempt,
         outgoing=outgoing,
         deadline=deadline,
     )
 
 
-def _frozen(delivery: Delivery) -> Delivery:
+def frozen(delivery: Delivery) -> Delivery:
     """For handlers and middleware: what they would change in its headers would show in retries and other groups."""
     message = delivery.message
     return delivery._replace(message=message._replace(headers=MappingProxyType(message.headers)))
@@ -241,14 +256,21 @@ class Table:
         """The entry that takes a type, if its address is the message's; None: look with `find`."""
 
     def find(self, message: Message) -> Entry | None:
-        """The entry for a message at its original address; None: nobody takes it."""
+        """The entry for a message at its original address; None: nobody takes it, or only a newer version of its
+        class could."""
+        entry = self._known(message)
+        if entry is not None and version(message) > routing(entry.cls).version:
+            return None
+        return entry or self._everything.get(message.address.name)
+
+    def newer(self, message: Message) -> bool:
+        """Is its type known here, but only in older versions?"""
+        return self._known(message) is not None
+
+    def _known(self, message: Message) -> Entry | None:
         kind, name, _ = message.address
         entry = self._by_address.get((kind, name, message.type))
-        if entry is None and not message.type:
-            entry = self._defaults.get(name)
-        if entry is not None and kind == "inbox" and version(message) > routing(entry.cls).version:
-            return None
-        return entry or self._everything.get(name)
+        return self._defaults.get(name) if entry is None and not message.type else entry
 
     def _add(self, handler: Handler, cls: type[Event | Command[Any]], entry: Entry) -> None:
         kind, name, _ = entry.address

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from urllib.parse import quote, unquote
 
 from eventkit.errors import InvalidMessage
@@ -75,7 +76,7 @@ def text(value: object) -> str | None:
             return None
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | Decimal):
         return str(value)
     return None
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, dataclass_t
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeVar
 
+from eventkit import sayable
 from eventkit.errors import DeclarationError
+from eventkit.faithful import Faith
 from eventkit.names import logical
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class _Message(BaseModel):
 
     __eventkit_routing__: ClassVar[Routing | None] = None
     __eventkit_own__: ClassVar[Mapping[str, object]] = {}
+    __eventkit_faith__: ClassVar[Faith | None] = None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         # Class keywords are ours; pydantic's own (frozen=..., extra=...) go on to it.
@@ -155,6 +158,7 @@ def routing(cls: type[BaseModel]) -> Routing:
 def declare(cls: type[_Message], keywords: Mapping[str, Any]) -> None:
     """Read and check the class keywords of a message class."""
     cls.__eventkit_routing__ = None
+    cls.__eventkit_faith__ = None
     if issubclass(cls, Event) and issubclass(cls, Command):
         raise DeclarationError(f"{cls.__name__} is an Event and a Command at once: make it one of them")
     kind = "event" if issubclass(cls, Event) else "command"
@@ -216,13 +220,18 @@ def _routing(cls: type[_Message], kind: str, merged: Mapping[str, Any], own: Map
     if kind == "event" and not isinstance(topic, Topic):
         topic = Topic(logical(topic, f"{name}: topic"))
     service = logical(merged["service"], f"{name}: service") if kind == "command" else None
+    reply = _reply(cls) if kind == "command" else None
+    if merged.get("serializer") is None:
+        sayable.check_declared(cls)
+        if reply is not None:
+            sayable.check_reply(reply, f"{name}: its reply")
     return Routing(
         type=wire_name,
         version=version,
         key=key,
         topic=topic,
         service=service,
-        reply=_reply(cls) if kind == "command" else None,
+        reply=reply,
         serializer=merged.get("serializer"),
     )
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import ValidationError
 
-from eventkit import copies
+from eventkit import copies, repeats
 from eventkit import headers as h
 from eventkit.adapter import DONE, Delivery, Group, Message, Move, Settlement
 from eventkit.breaker import Breaker
@@ -40,7 +40,8 @@ from eventkit.wire import JSON
 log = logging.getLogger("eventkit")
 
 UNKNOWN_WAIT = timedelta(seconds=30)
-"""How long a command that no handler here knows waits for a replica that does, each time."""
+"""How long a command that no handler here knows, or a message of a newer version, waits for a replica that does, each
+time."""
 UNKNOWN_LIMIT = timedelta(hours=1)
 """After this in all it is a dead letter."""
 _LONGEST_REST = timedelta(minutes=10)
@@ -59,6 +60,8 @@ class Counts:
     """Of types that no handler here takes."""
     expired: int = 0
     """Requests that nobody waited for any more."""
+    repeated: int = 0
+    """Of handlers with `once=`: handled before, and dropped."""
 
 
 class Wait(NamedTuple):
@@ -89,6 +92,8 @@ class Outcomes:
         self.gatherer = gatherer
         self._waiting: dict[int, int] = {}
         self._breakers: dict[Handler, Breaker] = {}
+        self.patience = repeats.Patience(group.name)
+        """With the stores of what was handled."""
         self.crowded: Callable[[], bool] = lambda: False
         """Does what waits here leave others little room? Set by whoever holds the deliveries."""
         self.aborting = False
@@ -119,7 +124,7 @@ class Outcomes:
             or h.DUE in headers
             or h.EXPIRY in headers
             or h.ID not in headers
-            or (entry.commands and headers.get(h.VERSION, entry.version) != entry.version)
+            or headers.get(h.VERSION, entry.version) != entry.version
         ):
             return await self._decide_rare(delivery)
         if entry.validate is None or not entry.plain or self._waiting or self._attended():
@@ -175,7 +180,7 @@ class Outcomes:
 
     def _unknown(self, delivery: Delivery) -> Settlement:
         message = delivery.message
-        if message.address.kind != "inbox":
+        if message.address.kind != "inbox" and not self._table.newer(message):
             self.counts.skipped += 1
             self._happened(What.SKIPPED, delivery)
             return DONE
@@ -185,9 +190,9 @@ class Outcomes:
             return self._dead(delivery, Reason.UNHANDLED, error, copies.attempt(message))
         if not waited:
             log.warning(
-                "%s: no handler here takes %s; it waits on the broker for a replica that does, an hour at most",
-                self._group.name,
-                about(message),
+                "%s: no handler here takes %s, version %s; it waits on the broker for a replica that does, "
+                "an hour at most",
+                *(self._group.name, about(message), _version(message)),
             )
         return Move(copies.wait(delivery, self._group, due=self._clock.now() + UNKNOWN_WAIT))
 
@@ -212,6 +217,8 @@ class Outcomes:
         if entry.batch is not None and self.gatherer is not None:
             item = Item(entry, arrived, delivery, content, attempt, deadline)
             return item if alone else self.gatherer.join(item)
+        if entry.once is not None:
+            return await self._once(entry, arrived, delivery, content, attempt, deadline)
         failure = await self._call(entry, content, delivery, attempt, deadline)
         if failure is not None:
             return await self.failed(entry, arrived, delivery, content, attempt, deadline, failure)
@@ -341,6 +348,55 @@ class Outcomes:
             self._happened(What.HANDLED, delivery, content, attempt=attempt)
         return None
 
+    # repeats
+
+    async def _once(
+        self,
+        entry: Entry,
+        arrived: Delivery,
+        delivery: Delivery,
+        content: Event | Command[Any],
+        attempt: int,
+        deadline: datetime | None,
+    ) -> Settlement | Wait:
+        """One attempt of a handler that drops repeats."""
+        began = time.perf_counter() if self.tell else 0.0
+        call = entry.call(content, delivery, attempt, deadline)
+        try:
+            ending = await repeats.handle(entry, delivery, call, self._group.name, self.emitter)
+        except BaseException as error:  # noqa: BLE001 whatever a handler raises is a failure of its message
+            return await self.failed(entry, arrived, delivery, content, attempt, deadline, self._blame(error))
+        if isinstance(ending, repeats.Untried):
+            return self._put_off(entry, arrived, delivery, attempt, ending)
+        self.patience.met()
+        if ending is repeats.Ended.REPEATED:
+            self.counts.repeated += 1
+            if entry.circuit is not None:
+                self._breaker(entry).dropped(arrived)
+            log.info("%s: %s was handled before, and is dropped", self._group.name, about(delivery.message))
+            self._happened(What.REPEATED, delivery, content, attempt=attempt)
+            return DONE
+        if isinstance(ending, repeats.Refused):
+            if entry.circuit is not None:
+                self._breaker(entry).succeeded()
+            return self._was_rejected(delivery, ending.rejection, attempt)
+        if self.tell:
+            self._log_handled(delivery, attempt, time.perf_counter() - began)
+        return self.succeeded(entry, delivery, content, attempt)
+
+    def _put_off(
+        self, entry: Entry, arrived: Delivery, delivery: Delivery, attempt: int, untried: repeats.Untried
+    ) -> Settlement | Wait:
+        """It was not tried: it waits in its lane, or on the broker where others must have room."""
+        if entry.circuit is not None:
+            self._breaker(entry).dropped(arrived)
+        seconds = self.patience.seconds(untried)
+        crowded = self._table.shared and self.crowded() and not entry.retry.in_order
+        if crowded or h.SUSPECT in delivery.message.headers:
+            return Move(copies.wait(delivery, self._group, due=self._clock.now() + timedelta(seconds=seconds)))
+        self._waiting[id(arrived)] = attempt
+        return Wait(seconds)
+
     def _again(
         self, entry: Entry, delivery: Delivery, attempt: int, failure: BaseException, deadline: datetime | None
     ) -> timedelta | None:
@@ -377,6 +433,9 @@ class Outcomes:
             await self.emitter.rejected(entry, delivery, rejection)
         except Unsendable as error:
             return await self._given_up(entry, delivery, Reason.UNSENDABLE, error.why, attempt)
+        return self._was_rejected(delivery, rejection, attempt)
+
+    def _was_rejected(self, delivery: Delivery, rejection: Reject, attempt: int) -> Settlement:
         self.counts.rejected += 1
         log.info(
             "%s: rejected %s: %s",
@@ -432,7 +491,7 @@ class Outcomes:
             about(delivery.message),
             f" on attempt {attempt}" if attempt > 1 else "",
             seconds * 1_000,
-            extra=self._fields(delivery, attempt),
+            extra={**self._fields(delivery, attempt), "duration_ms": round(seconds * 1_000, 3)},
         )
 
     def log_batch(self, entry: Entry, count: int, failed: int, seconds: float) -> None:
@@ -443,7 +502,13 @@ class Outcomes:
             count,
             f", {failed} of them failed," if failed else "",
             seconds * 1_000,
-            extra={"service": self._service, "group": self._group.name},
+            extra={
+                "service": self._service,
+                "group": self._group.name,
+                "batch": count,
+                "failed": failed,
+                "duration_ms": round(seconds * 1_000, 3),
+            },
         )
 
     def _fields(self, delivery: Delivery, attempt: int) -> dict[str, object]:

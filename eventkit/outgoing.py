@@ -5,28 +5,26 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
-from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
-
 from eventkit import headers as h
-from eventkit.adapter import Address, Delivery, Message
-from eventkit.clock import Clock, sleep
+from eventkit import replies
+from eventkit.adapter import Delivery, Message
+from eventkit.clock import Clock, check_delay, sleep
 from eventkit.context import Outgoing
+from eventkit.copies import brief
 from eventkit.errors import CommandFailed, DeclarationError, InvalidMessage, Reject
-from eventkit.handling import Entry
-from eventkit.messages import Command, Event
+from eventkit.handling import Entry, frozen
+from eventkit.messages import Command, Event, routing
 from eventkit.publishing import Publisher, permanent
+from eventkit.service import OutgoingMiddleware
 from eventkit.watching import Happened, Watch, What
-from eventkit.wire import JSON, Envelope, Serializer, encode
+from eventkit.wire import Envelope, Serializer, encode
 
 log = logging.getLogger("eventkit")
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 _NAMESPACE = uuid.UUID("8f0c8f5e-7f0e-5d5b-9a53-1f2d3c4b5a69")
-
-REPLY_TYPE = "eventkit.reply"
 
 
 class Unsendable(Exception):
@@ -61,8 +59,8 @@ class Emitter:
 
     async def succeeded(self, entry: Entry, delivery: Delivery, result: object, collected: Sequence[Outgoing]) -> None:
         """The handler returned `result` and collected these. Raises Unsendable."""
-        messages, contents = self._made(Sending(entry, delivery, result, collected))
-        await self._publish(messages, contents)
+        messages, contents = self.made(Sending(entry, delivery, result, collected))
+        await self.publish(messages, contents)
 
     async def succeeded_all(self, sending: Mapping[int, Sending]) -> dict[int, Unsendable]:
         """The same for many at once, in their order. What can never be sent, by the place of its parent."""
@@ -72,7 +70,7 @@ class Emitter:
         parents: list[int] = []
         for parent, item in sending.items():
             try:
-                made, content = self._made(item)
+                made, content = self.made(item)
             except Unsendable as error:
                 refused[parent] = error
                 continue
@@ -83,15 +81,16 @@ class Emitter:
             refused.setdefault(parents[place], Unsendable(why))
         return refused
 
-    def _made(self, sending: Sending) -> tuple[list[Message], list[object]]:
-        """The messages that go out, and what each was made from; None: a reply."""
+    def made(self, sending: Sending) -> tuple[list[Message], list[object]]:
+        """The messages that go out, and what each was made from; None: a reply. Raises Unsendable."""
         entry, delivery, result, collected = sending
         outgoing = list(collected)
-        reply = None
+        reply = replies.NOTHING
         if entry.commands and entry.reply is not None:
-            reply = _reply_body(entry, result)
+            reply = self._value(entry, result)
         else:
             outgoing.extend(Outgoing(message, {}, None) for message in _returned(entry, result))
+        outgoing = _changed(entry, delivery, outgoing)
         messages = self._encode(entry, delivery, outgoing)
         contents: list[object] = [item.message for item in outgoing]
         if entry.commands and h.REPLY_TO in delivery.message.headers:
@@ -101,17 +100,22 @@ class Emitter:
 
     async def rejected(self, entry: Entry, delivery: Delivery, rejection: Reject) -> None:
         """The messages of a rejection, and the answer to its requester. Raises Unsendable."""
-        outgoing = [Outgoing(message, {}, None) for message in rejection.messages]
+        await self.publish(*self.made_of_rejection(entry, delivery, rejection))
+
+    def made_of_rejection(
+        self, entry: Entry, delivery: Delivery, rejection: Reject
+    ) -> tuple[list[Message], list[object]]:
+        """The same for a rejection. Raises Unsendable."""
+        outgoing = _changed(entry, delivery, [Outgoing(message, {}, None) for message in rejection.messages])
         messages = self._encode(entry, delivery, outgoing)
         if h.REPLY_TO in delivery.message.headers:
-            messages.append(self._reply(delivery, "rejected", _text(rejection.reason)))
-        await self._publish(messages, rejection.messages)
+            messages.append(self._reply(delivery, "rejected", replies.rejection(rejection.reason)))
+        return messages, [item.message for item in outgoing]
 
     async def failed(self, entry: Entry, delivery: Delivery, failure: CommandFailed) -> None:
         """Tell the requester of a command that failed for good."""
-        body = _text([failure.type, failure.message])
         try:
-            await self._publish([self._reply(delivery, "failed", body)], [])
+            await self.publish([self._reply(delivery, "failed", replies.failure(failure))], [])
         except Unsendable as error:
             log.error("%s: could not tell the requester of %s: %s", self._group, entry.name, error)
 
@@ -139,28 +143,17 @@ class Emitter:
                 ) from error
         return messages
 
-    def _reply(self, delivery: Delivery, outcome: str, body: bytes | None) -> Message:
-        asked = delivery.message.headers
-        request_id = asked.get(h.ID, "")
-        correlation = asked.get(h.CORRELATION, request_id)
-        headers = {
-            h.SPECVERSION: "1.0",
-            h.ID: f"{request_id}.reply",
-            h.SOURCE: self._service,
-            h.TYPE: REPLY_TYPE,
-            h.TIME: self._clock.now().isoformat(),
-            h.CONTENT_TYPE: JSON,
-            h.CORRELATION: correlation,
-            h.CORRELATION_ID: correlation,
-            h.CAUSATION: request_id,
-            h.MESSAGE_ID: f"{request_id}.reply",
-            h.OUTCOME: outcome,
-        }
-        return Message(
-            Address("reply", asked[h.REPLY_TO]), REPLY_TYPE, None, headers, body if body is not None else b"null"
-        )
+    def _reply(self, delivery: Delivery, outcome: replies.Outcome, body: replies.Body) -> Message:
+        return replies.make(delivery.message.headers, self._service, self._clock.now(), outcome, body)
 
-    async def _publish(self, messages: Sequence[Message], contents: Sequence[object]) -> None:
+    def _value(self, entry: Entry, result: object) -> replies.Body:
+        serializer = routing(entry.cls).serializer or self._serializer
+        try:
+            return replies.value(result, entry.reply, entry.name, serializer)
+        except InvalidMessage as error:
+            raise Unsendable(error) from error
+
+    async def publish(self, messages: Sequence[Message], contents: Sequence[object]) -> None:
         """Until each is confirmed. Raises Unsendable for the first that never will be."""
         for error in (await self._deliver(messages, contents)).values():
             raise Unsendable(error) from error
@@ -197,6 +190,33 @@ class Emitter:
             self._watch(Happened(what, self._service, message, content, 1, None, None))
 
 
+def _changed(entry: Entry, delivery: Delivery, outgoing: list[Outgoing]) -> list[Outgoing]:
+    """As they leave `Service(outgoing=...)`. Raises Unsendable where one of these functions fails."""
+    functions = entry.surroundings.outgoing
+    if not functions or not outgoing:
+        return outgoing
+    parent = frozen(delivery)
+    return [_through(functions, item, parent, entry.name) for item in outgoing]
+
+
+def _through(functions: Sequence[OutgoingMiddleware], item: Outgoing, parent: Delivery, who: str) -> Outgoing:
+    name = type(item.message).__name__
+    for function in functions:
+        what = getattr(function, "__qualname__", repr(function))
+        try:
+            item = function(item, parent)
+        except Exception as error:
+            raise Unsendable(InvalidMessage(f"{what} failed with {name} of {who}: {brief(error)}")) from error
+        if not isinstance(item, Outgoing):
+            raise Unsendable(InvalidMessage(f"{what} gave {type(item).__name__} for {name}: it is to give an Outgoing"))
+    try:
+        h.check(item.headers)
+        check_delay(item.delay)
+    except (InvalidMessage, DeclarationError) as error:
+        raise Unsendable(InvalidMessage(f"{name} of {who}, as Service(outgoing=...) made it: {error}")) from error
+    return item
+
+
 def _returned(entry: Entry, result: object) -> Sequence[Event | Command[Any]]:
     if result is None:
         return ()
@@ -210,26 +230,3 @@ def _returned(entry: Entry, result: object) -> Sequence[Event | Command[Any]]:
                 )
             )
     return items
-
-
-@lru_cache(maxsize=1_000)
-def reply_adapter(reply: Any) -> TypeAdapter[Any]:
-    """How a reply of this type is written and read."""
-    try:
-        return TypeAdapter(reply)
-    except PydanticSchemaGenerationError as error:
-        raise DeclarationError(f"a reply of type {reply!r} cannot be written as JSON: {error}") from error
-
-
-def _reply_body(entry: Entry, result: object) -> bytes:
-    adapter = reply_adapter(entry.reply)
-    try:
-        return adapter.dump_json(adapter.validate_python(result), by_alias=True)
-    except (ValidationError, ValueError) as error:
-        raise Unsendable(
-            InvalidMessage(f"{entry.name} returned {type(result).__name__}, which is no {entry.reply}: {error}")
-        ) from error
-
-
-def _text(value: object) -> bytes:
-    return TypeAdapter(Any).dump_json(value)

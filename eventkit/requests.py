@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
-
-from pydantic import ValidationError
 
 from eventkit import headers as h
 from eventkit.adapter import DONE, Adapter, Address, Consumer, Delivery, Group, Message, Settlement
 from eventkit.clock import Clock
-from eventkit.errors import Closed, CommandFailed, CommandRejected, RequestTimeout, UndecodableMessage
-from eventkit.outgoing import reply_adapter
-from eventkit.wire import new_id, summary
+from eventkit.errors import Closed, RequestTimeout
+from eventkit.wire import new_id
 
 _IN_FLIGHT = 1_000
+
+
+class Waiting:
+    """One request, from its call to its end."""
+
+    def __init__(self) -> None:
+        self.id = new_id()
+        self.sent = False
+        """Has it been handed to the broker?"""
+        self.reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
 
 class Requests:
@@ -29,50 +36,67 @@ class Requests:
         self._group = Group(self._address.name, (self._address,))
         self._waiting: dict[str, asyncio.Future[Message]] = {}
         self._consumer: Consumer | None = None
-        self._starting = asyncio.Lock()
+        self._starting: asyncio.Task[Consumer] | None = None
 
     @property
     def reply_to(self) -> str:
         return self._address.name
 
+    @property
+    def error(self) -> Exception | None:
+        """Why replies are not read; None while they are, and before the first request."""
+        return None if self._consumer is None else self._consumer.error
+
     async def start(self) -> None:
-        """Read the reply address; once, at the first request."""
+        """Read the reply address; once, at the first request. One that gives up leaves it to the others."""
         if self._consumer is not None:
             return
-        async with self._starting:
-            if self._consumer is None:
-                self._consumer = await self._adapter.consume(self._group, self, in_flight=_IN_FLIGHT)
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._adapter.consume(self._group, self, in_flight=_IN_FLIGHT))
+            self._starting.add_done_callback(_seen)
+        starting = self._starting
+        try:
+            self._consumer = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            if starting.cancelled():
+                raise Closed("this bus was closed while a request was sent") from None
+            raise
+        finally:
+            if starting.done() and self._starting is starting:
+                self._starting = None  # it failed: the next request tries again
 
     async def stop(self, timeout: float) -> None:
-        if self._consumer is not None:
-            await self._consumer.stop(timeout)
-            self._consumer = None
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(Closed("this bus was closed while a reply was waited for"))
                 future.exception()  # seen, also where its request is still being sent
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            starting.cancel()
+            await asyncio.wait([starting])
+            if not starting.cancelled() and starting.exception() is None:
+                self._consumer = starting.result()
+        if self._consumer is not None:
+            await self._consumer.stop(timeout)
+            self._consumer = None
 
-    def expect(self, request_id: str) -> asyncio.Future[Message]:
-        """The reply to come. `forget` it when you no longer wait."""
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._waiting[request_id] = future
-        return future
-
-    def forget(self, request_id: str) -> None:
-        self._waiting.pop(request_id, None)
-
-    async def wait(self, future: asyncio.Future[Message], what: str, timeout: timedelta) -> Message:
-        """The reply, or RequestTimeout."""
-
-        def expire() -> None:
-            if not future.done():
-                future.set_exception(RequestTimeout(what, timeout))
-
-        timer = self._clock.call_later(timeout.total_seconds(), expire)
+    @asynccontextmanager
+    async def waiting(self, what: str, timeout: timedelta) -> AsyncIterator[Waiting]:
+        """A request, from here: all that it waits for ends with RequestTimeout when its time is up."""
+        request = Waiting()
+        self._waiting[request.id] = request.reply
+        limit = asyncio.timeout(None)  # rung by our clock, which may be a virtual one
+        timer = self._clock.call_later(timeout.total_seconds(), lambda: limit.reschedule(0.0))
         try:
-            return await future
+            async with limit:
+                yield request
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise RequestTimeout(what, timeout, sent=request.sent) from error
         finally:
             timer.cancel()
+            del self._waiting[request.id]
 
     # eventkit.adapter.Receive
 
@@ -91,22 +115,7 @@ class Requests:
         """A reply is gone once read."""
 
 
-def outcome(reply: Message, as_: object) -> Any:
-    """The value of a reply; raises CommandRejected, CommandFailed, or UndecodableMessage for what is no reply."""
-    try:
-        return _outcome(reply, as_)
-    except ValidationError as error:
-        raise UndecodableMessage(
-            f"the reply to {reply.headers.get(h.CAUSATION)} does not fit {as_}: {summary(error)}"
-        ) from error
-
-
-def _outcome(reply: Message, as_: object) -> Any:
-    said = reply.headers.get(h.OUTCOME, "ok")
-    body = reply.body or b"null"
-    if said == "rejected":
-        raise CommandRejected(str(reply_adapter(str).validate_json(body)))
-    if said == "failed":
-        kind, text = reply_adapter(tuple[str, str]).validate_json(body)
-        raise CommandFailed(kind, text)
-    return None if as_ is None else reply_adapter(as_).validate_json(body)
+def _seen(starting: asyncio.Task[Consumer]) -> None:
+    """Its error is known, also where all that waited for it have given up."""
+    if not starting.cancelled():
+        starting.exception()

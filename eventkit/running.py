@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -44,6 +44,8 @@ class Core:
     serializer: Serializer
     clock: Clock
     watch: Watch
+    replies: Callable[[], Mapping[str, Exception | None]] = dict
+    """Why the bus's own consumer of replies reads nothing, by its name; empty where it has none."""
 
 
 class Running:
@@ -107,6 +109,7 @@ class Running:
             for handler, state in consuming.circuits.items()
         }
         errors = {name: consuming.error for name, consuming in self._consuming.items()}
+        errors.update(self._core.replies())
         return examine(self._core.adapter, errors, circuits)
 
     async def _make(self, service: Service) -> None:
@@ -115,15 +118,19 @@ class Running:
         value = None
         if service.lifespan is not None:
             value = await self._stack.enter_async_context(service.lifespan())
+        for store in {id(handler.once): handler.once for handler in service.handlers}.values():
+            if store is not None:
+                await self._stack.enter_async_context(store.running(core.publisher.publish_batch))
         threads = Threads(service.name, service.concurrency)
         self._stack.callback(threads.stop)
         surroundings = Surroundings(service, threads, value)
+        serializer = service.serializer or core.serializer
 
         def make(handler: Handler, cls: type[Event | Command[Any]]) -> Entry:
-            return Entry(handler, cls, service, core.serializer, surroundings)
+            return Entry(handler, cls, service, serializer, surroundings)
 
         for name, (group, handlers) in service.groups().items():
-            emitter = Emitter(core.publisher, service.name, name, core.serializer, core.clock, core.watch)
+            emitter = Emitter(core.publisher, service.name, name, serializer, core.clock, core.watch)
             gatherer = Gatherer(core.clock) if any(handler.batch for handler in handlers) else None
             outcomes = Outcomes(service.name, group, Table(handlers, make), emitter, core.clock, core.watch, gatherer)
             suspects = Suspects(group, outcomes, self._silence, core.clock, service.quarantine_after)
@@ -180,4 +187,9 @@ def _check(adapter: Adapter, services: Sequence[Service]) -> None:
             raise CapabilityNotSupported(
                 f"Service({service.name!r}, start='earliest'): {adapter.name} keeps nothing for a group that did not "
                 "exist; leave start= out, or choose another broker"
+            )
+        if service.order_across_replicas and not adapter.capabilities.key_order_across_replicas:
+            raise CapabilityNotSupported(
+                f"Service({service.name!r}, order_across_replicas=True): {adapter.name} gives a message to whichever "
+                "replica is free, whatever its key; run one replica and leave it out, or choose a broker that can"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
 import types
 import typing
@@ -9,17 +10,32 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeAlias, TypeVar, Union, get_args, get_origin, overload
+from typing import (
+    Annotated,
+    Any,
+    Concatenate,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    overload,
+)
 
 from eventkit.adapter import Address, Delivery, Group, Start
 from eventkit.batches import Batch
 from eventkit.circuit import Circuit
+from eventkit.context import Outgoing
 from eventkit.errors import DeclarationError
 from eventkit.messages import Command, Event, Topic, routing
 from eventkit.names import logical
+from eventkit.once import OnceStore
 from eventkit.parameters import Parameters, caller_names, read
 from eventkit.retry import Retry
-from eventkit.wire import destination
+from eventkit.wire import Serializer, destination
 
 P = ParamSpec("P")
 Out = TypeVar("Out")
@@ -29,7 +45,18 @@ R = TypeVar("R")
 CallNext: TypeAlias = Callable[[Delivery], Awaitable[object]]
 Middleware: TypeAlias = Callable[[Delivery, CallNext], Awaitable[object]]
 """One function around the handler call: `async def timed(delivery, call_next): ... return await call_next(delivery)`.
-What it returns takes the place of what the handler returned; what it raises is the handler's failure."""
+
+The delivery is for reading: its headers cannot be changed, and the handler gets its own content and `Context` whatever
+is passed on. What it returns takes the place of what the handler returned; what it raises is the handler's failure, and
+`Reject`, `GiveUp` and `RetryLater` mean what they mean in a handler. `call_next` may be called once, or not at all:
+then the handler does not run, and the message is finished all the same. See docs/middleware.md."""
+OutgoingMiddleware: TypeAlias = Callable[[Outgoing, Delivery], Outgoing]
+"""One function over each message that a handler sends: `def stamped(outgoing, delivery): return
+outgoing._replace(...)`.
+
+It gets what is to go out (the message, its own headers, its delay) and the delivery that was handled, and gives what
+goes out instead. It must give the same each time it is asked, since a message that is handled again sends the same
+again. What it raises makes that message `unsendable`: a dead letter. See docs/middleware.md."""
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 
 
@@ -48,6 +75,8 @@ class Handler:
     circuit: Circuit | None = None
     batch: Batch | None = None
     """It takes lists of messages; None: one at a time."""
+    once: OnceStore | None = None
+    """Knows what was handled, so that repeats are dropped; None: they are handled again."""
 
     @property
     def commands(self) -> bool:
@@ -61,6 +90,7 @@ class _Said(NamedTuple):
     timeout: timedelta | None
     circuit: Circuit | None
     batch: Batch | None = None
+    once: OnceStore | None = None
 
 
 class Router:
@@ -84,6 +114,7 @@ class Router:
         retry: Retry | None = None,
         timeout: timedelta | None = None,
         circuit: Circuit | None = None,
+        once: OnceStore | None = None,
     ) -> Callable[[Callable[Concatenate[Msg, P], Out]], Callable[Concatenate[Msg, P], Out]]: ...
     @overload
     def handler(
@@ -106,19 +137,21 @@ class Router:
         timeout: timedelta | None = None,
         circuit: Circuit | None = None,
         batch: Batch | None = None,
+        once: OnceStore | None = None,
     ) -> Callable[..., Any]:
         """Declare a handler: the annotation of its first parameter is the subscription.
 
         `group` opens a second, independent group of the service, `<service>.<group>` (events only). `topic` goes with
         an annotation of `Event` itself: all events of that topic. `retry` and `timeout` (of one attempt) override the
         service's. `circuit`: it rests while all that it tries fails, see `Circuit`. `batch` goes with an annotation of
-        `list[OrderPlaced]`: many messages at once, see `Batch`. Plain functions run in threads of their own.
-        DeclarationError for anything that cannot work.
+        `list[OrderPlaced]`: many messages at once, see `Batch`. `once` drops repeats of a message that was handled,
+        which this store remembers: see `eventkit.once`, and `eventkit.sql` for your own transaction. Plain functions
+        run in threads of their own. DeclarationError for anything that cannot work.
         """
         local_names = caller_names(1)
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            said = _Said(retry, timeout, circuit, batch)
+            said = _Said(retry, timeout, circuit, batch, once)
             self._add(_declare(function, local_names, said, group=group, topic=topic))
             return function
 
@@ -131,6 +164,7 @@ class Router:
         retry: Retry | None = None,
         timeout: timedelta | None = None,
         circuit: Circuit | None = None,
+        once: OnceStore | None = None,
     ) -> Callable[[Callable[Concatenate[Any, P], Awaitable[R] | R]], Callable[Concatenate[Any, P], Awaitable[R] | R]]:
         """As `handler`, for one command: type checkers then compare what the function returns with the reply."""
         local_names = caller_names(1)
@@ -138,7 +172,7 @@ class Router:
         def register(
             function: Callable[Concatenate[Any, P], Awaitable[R] | R],
         ) -> Callable[Concatenate[Any, P], Awaitable[R] | R]:
-            handler = _declare(function, local_names, _Said(retry, timeout, circuit))
+            handler = _declare(function, local_names, _Said(retry, timeout, circuit, once=once))
             if handler.parameters.accepts != (command,):
                 raise DeclarationError(
                     f"{handler.name}: declared to handle {command.__name__}, but its parameter says "
@@ -176,10 +210,17 @@ class Service(Router):
     "earliest" where the broker can. `quarantine_after` is how often a process may die with a message in hand until
     that is a dead letter, `quarantined`: the last half of these times it runs alone in its process, so that no other
     is blamed, and out of its key's order. Stops and deploys do not count. None: never. `stop_timeout` is how long a
-    stop waits for running handlers.
+    stop waits for running handlers. `order_across_replicas`: messages of one key keep their order also while several
+    replicas run; False: only inside each replica. Where the broker cannot keep it, the start raises
+    CapabilityNotSupported: see the table of guarantees.
+
+    `outgoing` goes over each message that its handlers send, one after the other, in the order given. `serializer` is
+    for bodies of messages whose class names none: what its handlers send and reply, and what they read (JSON they read
+    besides). None: the bus's. `publishes` says, for the AsyncAPI document, which messages it sends besides those that
+    its handlers' return annotations name: through `Context.publish`, with a `Reject`, by a bus of its own.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 each is a setting that has a name and a default
         self,
         name: str,
         *,
@@ -191,6 +232,10 @@ class Service(Router):
         start: Start = "now",
         quarantine_after: int | None = 5,
         stop_timeout: timedelta = timedelta(seconds=20),
+        order_across_replicas: bool = False,
+        outgoing: Sequence[OutgoingMiddleware] = (),
+        serializer: Serializer | None = None,
+        publishes: Sequence[type[Event | Command[Any]]] = (),
     ) -> None:
         super().__init__()
         self.name = logical(name, f"Service({name!r})")
@@ -210,10 +255,34 @@ class Service(Router):
         self.start: Start = start
         self.quarantine_after = quarantine_after
         self.stop_timeout = stop_timeout
+        self.order_across_replicas = order_across_replicas
+        self.outgoing = tuple(outgoing)
+        self.serializer = serializer
+        self.publishes = tuple(dict.fromkeys(publishes))
+        self._check_functions()
+        for message in self.publishes:
+            if not isinstance(message, type):
+                raise DeclarationError(f"Service({name!r}): publishes= takes message classes, not {message!r}")
+            routing(message)
         self._yields = _yielded(lifespan)
 
     def __repr__(self) -> str:
         return f"Service({self.name!r}, {len(self._handlers)} handlers)"
+
+    def _check_functions(self) -> None:
+        """What would otherwise fail at the first message."""
+        for function in self.middleware:
+            if inspect.isfunction(function) and not inspect.iscoroutinefunction(function):
+                raise DeclarationError(
+                    f"Service({self.name!r}): the middleware {function.__qualname__} is no coroutine: write it as "
+                    "`async def`, and return await call_next(delivery)"
+                )
+        for change in self.outgoing:
+            if inspect.iscoroutinefunction(change):
+                raise DeclarationError(
+                    f"Service({self.name!r}): {change.__qualname__} in outgoing= is a coroutine: write it as `def`, "
+                    "it is to compute and to wait for nothing"
+                )
 
     def _add(self, handler: Handler) -> None:
         if handler.commands:
@@ -256,7 +325,7 @@ def _declare(
     group: str | None = None,
     topic: str | Topic | None = None,
 ) -> Handler:
-    retry, timeout, circuit, batch = said
+    retry, timeout, circuit, batch, once = said
     name = getattr(function, "__qualname__", repr(function))
     parameters = read(function, local_names)
     if parameters.batch and batch is None:
@@ -297,9 +366,29 @@ def _declare(
         timeout=timeout,
         circuit=circuit,
         batch=batch,
+        once=once,
     )
     _check_reply(handler)
+    _check_once(handler)
     return handler
+
+
+def _check_once(handler: Handler) -> None:
+    store = handler.once
+    if store is None:
+        return
+    if handler.batch is not None:
+        raise DeclarationError(
+            f"{handler.name}: once= goes with a handler of single messages: of a batch some may be repeats and others "
+            "not; leave batch= out, or keep the ids in your own transaction"
+        )
+    asynchronous = handler.parameters.is_async
+    if store.session_of is not None and asynchronous != (store.session_of == "async"):
+        raise DeclarationError(
+            f"{handler.name}: {type(store).__name__} takes part in the transaction of "
+            f"{'async' if store.session_of == 'async' else 'plain'} functions, and this is "
+            f"{'an async' if asynchronous else 'a plain'} one; eventkit.sql has a store for each"
+        )
 
 
 def _check_reply(handler: Handler) -> None:
@@ -308,11 +397,24 @@ def _check_reply(handler: Handler) -> None:
     for command in handler.parameters.accepts:
         reply: Any = routing(command).reply
         expected = list[reply] if handler.batch is not None else reply
-        if reply is not None and handler.parameters.returns != expected:
+        if reply is not None and _bare(handler.parameters.returns) != _bare(expected):
             raise DeclarationError(
                 f"{handler.name}: {command.__name__} promises a reply of {_type_name(expected)}, "
                 f"but the handler returns {_type_name(handler.parameters.returns)}"
             )
+
+
+def _bare(hint: Any) -> Any:
+    """A type without what `Annotated` says of it, there and inside it: constraints are no other type."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _bare(arguments[0])
+    if not arguments or origin is Literal:
+        return hint
+    bare = tuple(_bare(argument) for argument in arguments)
+    if origin is types.UnionType:
+        return Union[bare]  # noqa: UP007 there is no other way to make one of many
+    return hint if bare == arguments or origin is collections.abc.Callable else origin[bare]
 
 
 def _sources(handler: Handler) -> Sequence[Address]:

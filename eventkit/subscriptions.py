@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from eventkit.adapter import Address
 from eventkit.messages import routing
@@ -12,14 +12,18 @@ from eventkit.wire import destination
 ALL = "all events"
 
 
-def table(services: Sequence[Service], where: str) -> str:
-    """A line for each channel of each group: which messages it takes from it."""
-    rows = [("group", "listens to", "for")]
+def channels(services: Sequence[Service]) -> Iterator[tuple[str, str, Sequence[str]]]:
+    """Each channel of each group: the group, the channel, and which messages it takes from it."""
     for service in services:
         for name, (group, handlers) in service.groups().items():
             for source in group.sources:
-                channel = source.physical or source.name
-                rows.append((name, f"{source.kind} {channel}", ", ".join(_types(source, handlers))))
+                yield name, f"{source.kind} {source.physical or source.name}", _types(source, handlers)
+
+
+def table(services: Sequence[Service], where: str) -> str:
+    """A line for each channel of each group, under what broker it is."""
+    rows = [("group", "listens to", "for")]
+    rows += [(group, channel, ", ".join(types)) for group, channel, types in channels(services)]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     lines = [f"  {group:<{widths[0]}}  {channel:<{widths[1]}}  {types}" for group, channel, types in rows]
     return "\n".join([f"\n  on {where}", "", *lines, ""])

@@ -25,6 +25,8 @@ class What(StrEnum):
     """It became a dead letter; the message is the letter."""
     SKIPPED = "skipped"
     """No handler of the group takes its type."""
+    REPEATED = "repeated"
+    """It was handled before, and its handler drops repeats."""
 
 
 class Happened(NamedTuple):

@@ -16,12 +16,18 @@ from pydantic_core import PydanticSerializationError
 from eventkit import headers as h
 from eventkit.adapter import Address, Message
 from eventkit.errors import InvalidMessage, UndecodableMessage
+from eventkit.faithful import Faith
 from eventkit.messages import Command, Event, Routing, routing
 
 M = TypeVar("M", bound=BaseModel)
 
 JSON = "application/json"
 _STRUCTURED = "application/cloudevents"
+_JSON_TYPES = (JSON, "text/json", "")
+_OF_ENVELOPES = ("specversion", "id", "source", "type")
+_TRACE = (h.TRACEPARENT, h.TRACESTATE)
+_LONG_NUMBER = 10
+"""Digits from which on it is none of ours; Python itself refuses to read very long ones."""
 _FIRST = "1"
 
 
@@ -89,10 +95,19 @@ def encode(message: Event | Command[Any], about: Envelope, serializer: Serialize
     serializer = route.serializer or serializer
     try:
         body = serializer.encode(message)
+        changed = None
+        if serializer is JSON_SERIALIZER:
+            faith = message.__eventkit_faith__ or _faith(type(message))
+            if faith.check is not None:
+                changed = faith.check(message)
+            if faith.open and changed is None:
+                changed = faith.reads_back(message, body)
     except (PydanticSerializationError, ValueError, TypeError) as error:
         raise InvalidMessage(
             f"{type(message).__name__} cannot be written as {serializer.content_type}: {error}"
         ) from error
+    if changed is not None:
+        raise InvalidMessage(f"{type(message).__name__}{changed}")
     id_ = about.id or new_id()
     correlation = about.correlation_id or id_
     headers = {
@@ -115,6 +130,11 @@ def encode(message: Event | Command[Any], about: Envelope, serializer: Serialize
             headers[h.SUBJECT] = headers[h.PARTITION_KEY] = key
     _add_rare(headers, about)
     return Message(destination(route), route.type, key, headers, body)
+
+
+def _faith(cls: type[Event | Command[Any]]) -> Faith:
+    found = cls.__eventkit_faith__ = Faith(cls)  # now its annotations can be read, wherever they were defined
+    return found
 
 
 def _add_rare(headers: dict[str, str], about: Envelope) -> None:
@@ -153,9 +173,9 @@ def decode(message: Message, cls: type[M], serializer: Serializer = JSON_SERIALI
         body = message.body
         if body is None:
             raise UndecodableMessage(f"{_name(message)} has no body (a tombstone), so it is no {cls.__name__}")
-        version = message.headers.get(h.VERSION, _FIRST)
-        if route is not None and route.version > 1 and version != str(route.version):
-            return _upcast(message, cls, route, reader.data(body), version)
+        said = message.headers.get(h.VERSION, _FIRST)
+        if route is not None and said != str(route.version) and version(message) != route.version:
+            return _upcast(message, cls, route, reader, said)
         return reader.decode(body, cls)
     except UndecodableMessage:
         raise
@@ -168,18 +188,22 @@ def decode(message: Message, cls: type[M], serializer: Serializer = JSON_SERIALI
 def version(message: Message) -> int:
     """The message's version; 1 where it does not say, or says nonsense."""
     said = message.headers.get(h.VERSION, _FIRST)
-    return int(said) if said.isdecimal() else 1
+    return int(said) if said.isdecimal() and len(said) < _LONG_NUMBER else 1
 
 
 def unwrap(message: Message) -> Message:
-    """A CloudEvent in structured mode as one in binary mode; any other message as it is."""
+    """A CloudEvent in structured mode as one in binary mode; any other message as it is.
+
+    It is told by its content type; or, where nothing else says what the message is, by its body, which many publish
+    without that content type.
+    """
     content_type = message.headers.get(h.CONTENT_TYPE, "")
-    if not content_type.lower().startswith(_STRUCTURED):
+    if not content_type.lower().lstrip().startswith(_STRUCTURED) and not _is_envelope(message):
         return message
     try:
         event = json.loads(message.body or b"")
         attributes = {
-            f"ce-{name}": said
+            name if name in _TRACE else f"ce-{name}": said
             for name, value in event.items()
             if name not in {"data", "data_base64"} and (said := h.text(value)) is not None
         }
@@ -195,14 +219,27 @@ def unwrap(message: Message) -> Message:
             f"{_name(message)} says {content_type} but is no CloudEvent in JSON: {error}"
         ) from error
     headers = {**message.headers, **attributes, h.CONTENT_TYPE: h.text(event.get("datacontenttype")) or JSON}
+    headers |= {name: message.headers[name] for name in _TRACE if name in message.headers}  # the last hop knows best
     return received(message.address, headers, body, message.key)._replace(due=message.due)
+
+
+def _is_envelope(message: Message) -> bool:
+    """Is its body a CloudEvent, though no header says anything of one?"""
+    body = message.body
+    if not body or h.SPECVERSION in message.headers or b'"specversion"' not in body or body.lstrip()[:1] != b"{":
+        return False
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return all(isinstance(event.get(name), str) for name in _OF_ENVELOPES)
 
 
 def _reader(content_type: str, route: Routing | None, serializer: Serializer) -> Serializer:
     if content_type == JSON:
         return JSON_SERIALIZER
     media = content_type.partition(";")[0].strip().lower()
-    if not media or media == JSON or media.endswith("+json"):
+    if media in _JSON_TYPES or (media.endswith("+json") and not media.startswith(_STRUCTURED)):
         return JSON_SERIALIZER
     for candidate in ((route and route.serializer) or serializer, serializer):
         if media == candidate.content_type.lower():
@@ -210,10 +247,11 @@ def _reader(content_type: str, route: Routing | None, serializer: Serializer) ->
     raise UndecodableMessage(f"content type {content_type!r} is neither JSON nor {serializer.content_type}")
 
 
-def _upcast(message: Message, cls: type[M], route: Routing, data: object, said: str) -> M:
-    step = int(said) if said.isdecimal() else 1
+def _upcast(message: Message, cls: type[M], route: Routing, reader: Serializer, said: str) -> M:
+    step = version(message)
     if step > route.version:
         raise UndecodableMessage(f"{_name(message)} is version {said}, newer than the {route.version} known here")
+    data = reader.data(message.body or b"")
     if not isinstance(data, dict):
         raise UndecodableMessage(f"{_name(message)} holds {type(data).__name__}, not an object, so it cannot be upcast")
     while step < route.version:

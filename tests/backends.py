@@ -17,8 +17,9 @@ from pydantic import SecretStr
 import eventkit.memory
 from eventkit import discovery
 from eventkit.adapter import Adapter, Connection
-from eventkit.contract.checks import Faults
+from eventkit.contract.checks import Faults, Vacuous
 from eventkit.testing.brokers import NAMES, Broker, provide
+from tests import ageing, foreign
 from tests.breakable import Breakable
 
 ALL = ("memory", *NAMES)
@@ -26,10 +27,10 @@ ALL = ("memory", *NAMES)
 _SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "redis": {"lease": timedelta(seconds=3)},
     "nats": {"lease": 3.0},
-    "kafka": {"partitions": 2},
+    "kafka": {"partitions": 2, "metadata_age": timedelta(seconds=1)},
 }
 """Leases are shorter than by default, so that a check of what follows a crash need not wait long. Kafka's brokers make
-topics of one partition unless told otherwise, and replicas share only what has more."""
+topics of one partition unless told otherwise, and replicas share only what has more; more of them are noticed soon."""
 
 
 @dataclass
@@ -46,6 +47,15 @@ class Memory:
 
     def faults(self) -> Faults | None:
         return None
+
+    def next_release(self, namespace: str, /) -> Adapter:
+        return self.adapter(namespace)
+
+    def grow(self, namespace: str, topic: str, /) -> None:
+        raise Vacuous("a topic has no partitions there")
+
+    def forget(self, namespace: str, topic: str, /) -> None:
+        raise Vacuous("a group has a queue of its own there, which keeps all until it is settled")
 
 
 @dataclass
@@ -68,9 +78,27 @@ class Real:
     def faults(self) -> Faults | None:
         return self.breakable()
 
-    def _adapter(self, namespace: str, url: str) -> Adapter:
+    @property
+    def no_text(self) -> Mapping[str, object]:
+        return foreign.NO_TEXT[self.name]
+
+    def put(self, namespace: str, topic: str, body: bytes, headers: Mapping[str, object], /) -> None:
+        foreign.PUT[self.name](self.url, foreign.channel(self.name, namespace, topic), body, headers)
+
+    def next_release(self, namespace: str, /) -> Adapter:
+        return self._adapter(namespace, self.url, ageing.NEXT[self.name])
+
+    def grow(self, namespace: str, topic: str, /) -> None:
+        ageing.grow(self.name, self.url, namespace, topic)
+
+    def forget(self, namespace: str, topic: str, /) -> None:
+        ageing.forget(self.name, self.url, namespace, topic)
+
+    def _adapter(self, namespace: str, url: str, changed: Mapping[str, Any] | None = None) -> Adapter:
         made = discovery.load(self.name)
-        settings = None if made.settings is None else made.settings(**_SETTINGS.get(self.name, {}))
+        settings = (
+            None if made.settings is None else made.settings(**{**_SETTINGS.get(self.name, {}), **(changed or {})})
+        )
         return made(Connection(url=SecretStr(url), namespace=namespace, client="contract", settings=settings))
 
 

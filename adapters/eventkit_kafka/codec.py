@@ -20,6 +20,8 @@ NO_BODY = "ek-no-body"
 
 _OURS = (HELD_UNTIL, REPLY, NO_BODY)
 _REMEMBERED = 10_000
+_LONG_NUMBER = 16
+"""Digits from which on a time is none of ours."""
 
 
 class _Names(dict[str, str]):
@@ -124,7 +126,7 @@ def header(record: Any, name: str) -> bytes | None:
 def due(record: Any) -> float:
     """When a record of a retry topic may be delivered, in seconds since 1970; 0: at once."""
     said = header(record, HELD_UNTIL)
-    return int(said) / 1000 if said is not None and said.isdigit() else 0.0
+    return int(said) / 1000 if said is not None and said.isdigit() and len(said) < _LONG_NUMBER else 0.0
 
 
 def _salvage(headers: Sequence[tuple[str, Any]]) -> dict[str, str]:

@@ -213,9 +213,9 @@ class Membership:
             self._gap(tp, wanted, begin)
 
     def _gap(self, tp: TopicPartition, wanted: int, begin: int) -> None:
-        log.warning(
+        log.error(
             "group %s: %d messages of topic %s, partition %d (offsets %d to %d) were dropped by Kafka's retention "
-            "before they were read",
+            "before they were read. Raise the topic's retention.ms or retention.bytes, or run more replicas.",
             self.group,
             begin - wanted,
             tp.topic,

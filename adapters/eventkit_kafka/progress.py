@@ -25,6 +25,8 @@ METADATA = 4096
 """Characters of metadata that Kafka takes with a commit (`offset.metadata.max.bytes`)."""
 _MARK, _ZIPPED = "ek1:", "ek1z:"
 _LONGEST = 1 << 20
+_WIDEST = 63
+"""Bits of an offset."""
 _CAREFUL = 10_000
 """Messages past the last death: more than a reader gets through before its mark is written down."""
 
@@ -197,6 +199,8 @@ def _numbers(raw: bytes) -> list[int]:
         number |= (byte & 0x7F) << shift
         if byte & 0x80:
             shift += 7
+            if shift > _WIDEST:
+                raise ValueError("no offset")
         else:
             numbers.append(number)
             number = shift = 0

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from eventkit.adapter import Delivery, Group, Receive, Settlement
 from eventkit_nats.codec import decode
 from eventkit_nats.exchange import Exchange
+from eventkit_nats.gaps import Gaps
 from eventkit_nats.link import Link
 from eventkit_nats.publish import Publisher
 from eventkit_nats.pull import Pull
@@ -36,6 +37,7 @@ class GroupConsumer:
         self.group = group
         self._link = link
         self._exchange = exchange
+        self._topology = topology
         self._receive = receive
         self._loop = asyncio.get_running_loop()
         self._settling = Settling(link, publisher, receive, self._schedule)
@@ -54,10 +56,12 @@ class GroupConsumer:
     async def start(self, on_stop: Callable[[GroupConsumer], None]) -> None:
         """NotProvisioned, if a durable is missing."""
         self._settling.lease = await self._sources.find()
+        gaps = Gaps(self._exchange, self._topology, self.group.name, self._sources.pulls)
+        await gaps.look()  # before anything is read
         self._on_stop = on_stop
         self._link.on_down.append(self._sources.down)
         self._link.on_up.append(self._up)
-        self._tasks = [self._loop.create_task(self._hand_over()), self._loop.create_task(self._keep())]
+        self._tasks = [self._loop.create_task(task) for task in (self._hand_over(), self._keep(), gaps.watch())]
         if self._link.up.is_set():
             self._up()
             try:

@@ -227,7 +227,8 @@ def _json_envelope(data: bytes) -> tuple[dict[str, str], bytes]:
     ):
         return {}, data
     texts = ((name, h.text(value)) for name, value in found["headers"].items())
-    return {name: h.unescape(text) for name, text in texts if text is not None}, found["data"].encode()
+    headers = {name: h.unescape(text) for name, text in texts if text is not None}
+    return headers, found["data"].encode(errors="surrogatepass")  # half a pair of surrogates is still a body
 
 
 def _foreign(fields: Sequence[bytes]) -> tuple[dict[str, str], bytes]:

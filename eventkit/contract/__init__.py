@@ -11,8 +11,10 @@ it works where it is declared, and asking for it is refused at start where it is
 """
 
 from eventkit.contract import (
+    age,
     attempts,
     batches,
+    border,
     circuits,
     crashes,
     dead_letters,
@@ -30,6 +32,7 @@ from eventkit.contract import (
     rollout,
     routing,
     scale,
+    versions,
 )
 from eventkit.contract.checks import CHECKS, Backend, Check, Refused, Vacuous, check
 
@@ -39,8 +42,10 @@ __all__ = [
     "Check",
     "Refused",
     "Vacuous",
+    "age",
     "attempts",
     "batches",
+    "border",
     "check",
     "circuits",
     "crashes",
@@ -59,4 +64,5 @@ __all__ = [
     "rollout",
     "routing",
     "scale",
+    "versions",
 ]

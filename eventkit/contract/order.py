@@ -6,11 +6,11 @@ import time
 from collections import Counter, defaultdict
 from datetime import timedelta
 
-from eventkit import Event, Retry, Service
+from eventkit import CapabilityNotSupported, Event, Retry, Service
 from eventkit.adapter import DONE, Address, Group, Provision
-from eventkit.contract.checks import Backend, bus, check, eventually, fresh_namespace, stays
+from eventkit.contract.checks import Backend, Refused, bus, check, eventually, fresh_namespace, stays
 from eventkit.contract.receiving import put, raw, receive, started
-from eventkit.contract.samples import Counted, a_moment
+from eventkit.contract.samples import Counted, a_moment, raises
 
 KEYS = 7
 EACH = 100
@@ -96,6 +96,58 @@ async def order_with_concurrency(backend: Backend) -> None:
     assert most["of one key"] == 1, f"{most['of one key']} messages of one key at once"
     assert most["of all"] >= KEYS, f"at most {most['of all']} messages at once, of {KEYS} keys"
     assert most["without key"] > 1, "messages without a key wait for each other"
+
+
+@check(
+    "O3",
+    "messages of one key keep their order across replicas, which come and go, where the broker can; where not, asking "
+    "for it is refused at start",
+)
+async def order_across_replicas(backend: Backend) -> None:
+    namespace = fresh_namespace()
+    seen: dict[str, list[int]] = defaultdict(list)
+    by: Counter[int] = Counter()
+    running: Counter[str] = Counter()
+    overlaps: list[str] = []
+
+    def replica(number: int) -> Service:
+        service = Service("counting", concurrency=16, order_across_replicas=True)
+
+        @service.handler
+        async def counts(event: Counted | Renamed) -> None:
+            key = event.key or ""
+            if running[key]:
+                overlaps.append(f"{key}: {event.number}")
+            running[key] += 1
+            by[number] += 1
+            await a_moment(0.003)
+            running[key] -= 1
+            seen[key].append(event.number)
+
+        return service
+
+    async def enter(service: Service) -> None:
+        async with first.run(service):
+            pass
+
+    async with bus(backend, namespace) as first, bus(backend, namespace) as second, bus(backend, namespace) as third:
+        if not first.adapter.capabilities.key_order_across_replicas:
+            error = await raises(CapabilityNotSupported, enter(replica(0)))
+            assert "counting" in str(error), error
+            assert first.broker in str(error), f"it does not name the broker: {error}"
+            raise Refused("order_across_replicas: a message goes to whichever replica is free")
+        async with first.run(replica(1)):
+            await first.publish_many(sequence())
+            await eventually(lambda: by[1] > KEYS, "one replica works")
+            async with second.run(replica(2)):  # while the first is at work
+                await first.publish_many(sequence(EACH))
+                await eventually(lambda: by[2] > KEYS, "a second one shares the work")
+                await first.publish_many(sequence(2 * EACH))
+            async with third.run(replica(3)):
+                await first.publish_many(sequence(3 * EACH))
+                await eventually(lambda: sum(map(len, seen.values())) >= 4 * EACH * KEYS, "all are handled", 30.0)
+    assert not overlaps, f"two of one key at once: {overlaps[:5]}"
+    in_order(seen, 4 * EACH)
 
 
 @check("O4", "with in_order a key that fails waits, in order, and no other does: thousands of others pass it by")

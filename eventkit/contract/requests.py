@@ -13,16 +13,18 @@ from pydantic import BaseModel
 
 from eventkit.adapter import Provision
 from eventkit.context import Context
-from eventkit.contract.checks import Backend, bus, check, eventually, fresh_namespace, stays
+from eventkit.contract.checks import Backend, breakable, bus, check, eventually, fresh_namespace, stays
 from eventkit.contract.letters import dead_letters
 from eventkit.contract.receiving import started
 from eventkit.contract.samples import raises
-from eventkit.errors import CommandFailed, CommandRejected, GiveUp, Reject, RequestTimeout
+from eventkit.errors import CommandFailed, CommandRejected, GiveUp, PublishError, Reject, RequestTimeout
 from eventkit.messages import Command, Event
 from eventkit.retry import Retry
 from eventkit.service import Service
 
 _SOON = timedelta(milliseconds=400)
+BACK = 20.0
+"""Seconds until all is well again after a broker has come back."""
 
 
 class Quote(BaseModel):
@@ -103,6 +105,44 @@ async def requests(backend: Backend) -> None:
     expected |= {("late", 5): 1, ("", 106): 1, ("expired", 8): 1}
     assert attempts == expected, f"tried otherwise: {attempts}"
     assert await dead_letters(backend, namespace, "answering", 0) == [], "a request leaves no dead letter"
+
+
+@check("Q3", "a request ends in time while its broker is away, health says that no reply is read, and both heal")
+async def replies_come_back(backend: Backend) -> None:
+    faults = await breakable(backend)
+    namespace = fresh_namespace()
+    service = Service("answering", stop_timeout=timedelta(seconds=2))
+
+    @service.handler
+    async def ask(command: Ask) -> Quote:
+        return Quote(number=command.number)
+
+    async def answered(number: int) -> bool:
+        try:
+            return await asker.request(Ask(number=number), timeout=timedelta(seconds=1)) == Quote(number=number)
+        except (RequestTimeout, PublishError):
+            return False
+
+    async with bus(faults, namespace, "asker") as asker, bus(faults, namespace) as b, b.run(service):
+        old_enough = time.monotonic() + 2.0  # what a broker made this second need not outlive its crash
+        while time.monotonic() < old_enough:
+            assert await answered(1)
+            await asyncio.sleep(0.05)
+        pending = asyncio.gather(*(answered(number) for number in range(10, 20)))
+        await asyncio.to_thread(faults.kill)
+        try:
+            began = time.monotonic()
+            await pending  # whatever comes of them, they end
+            assert not await answered(2), "answered by a broker that is gone"
+            took = time.monotonic() - began
+            assert took < 2 * 1.0 + 1.5, f"their time was up after 1 s each, and they ended after {took:.1f} s"
+            await eventually(lambda: not asker.health().ok, "health is red while no reply can be read", BACK)
+        finally:
+            await asyncio.to_thread(faults.start)
+        await eventually(lambda: asker.health().ok, "health is green again", BACK)
+        ends = time.monotonic() + BACK
+        while not await answered(3):
+            assert time.monotonic() < ends, f"no request is answered {BACK:g} s after the broker came back"
 
 
 @check("Q2", "a new group begins with the moment it was provisioned: nothing before, and all after")

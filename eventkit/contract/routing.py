@@ -202,7 +202,7 @@ async def topics_apart(backend: Backend) -> None:
 _CHANGES: tuple[tuple[type[StockChanged | PriceChanged], int], ...] = ((StockChanged, 0), (PriceChanged, 100))
 
 
-class _Behind(SystemClock):
+class Behind(SystemClock):
     """A clock that is late by almost as long as an unknown command waits, so that the check need not wait for that."""
 
     def now(self) -> datetime:
@@ -233,7 +233,7 @@ async def unhandled_types(backend: Backend) -> None:
 
     group = Group("shipping", ())
     async with bus(backend, namespace) as sender:
-        async with Bus(backend.adapter(namespace), source="old", clock=_Behind()) as older, older.run(old) as running:
+        async with Bus(backend.adapter(namespace), source="old", clock=Behind()) as older, older.run(old) as running:
             for number in range(20):
                 await sender.publish(Noise(number=number, key=f"k{number % 3}"))
                 await sender.publish(Counted(number=number, key=f"k{number % 3}"))

@@ -11,7 +11,7 @@ from eventkit.adapter import Adapter, Connection
 from eventkit.contract import CHECKS, Backend, checks, letters
 from eventkit.contract.checks import Faults
 from eventkit.memory import Store
-from tests.contract import broken_letters, broken_routing
+from tests.contract import broken_border, broken_letters, broken_routing
 from tests.contract.broken import Broken, Slow
 
 PATIENCE = 0.7
@@ -34,6 +34,7 @@ class _Backend:
         return None
 
 
+assert broken_border
 assert broken_letters
 assert broken_routing  # their classes register themselves by being derived
 BROKEN = [cls for cls in Broken.__subclasses__() if cls.faults]

@@ -29,7 +29,7 @@ from eventkit import (
 from eventkit import headers as h
 from eventkit.adapter import Address, Connection, Group, Message
 from eventkit.memory import MemoryAdapter, Store
-from eventkit.requests import outcome
+from eventkit.replies import read
 
 T = TypeVar("T")
 
@@ -256,7 +256,7 @@ def test_nothing_is_kept_of_requesters_that_are_gone() -> None:
 def test_a_reply_that_is_none_is_an_error_of_ours_without_its_values() -> None:
     reply = Message(Address("reply", "r"), "eventkit.reply", None, {h.CAUSATION: "1"}, b'{"a": "a secret"}')
     with pytest.raises(UndecodableMessage, match=r"the reply to 1 does not fit dict\[str, int\]: a: ") as raised:
-        outcome(reply, dict[str, int])
+        read(reply, dict[str, int])
     assert "secret" not in str(raised.value)
 
 
@@ -303,3 +303,80 @@ def test_a_handler_cannot_ask_for_a_delay_that_no_broker_keeps() -> None:
 
     run(main())
     assert len(refused) == 2
+
+
+@pytest.mark.parametrize("answers", [0, 1, 5])
+def test_an_adapter_that_answers_too_little_or_too_much_is_an_error_for_each_caller(answers: int) -> None:
+    class Miscounts(MemoryAdapter):
+        async def publish(self, messages: Sequence[Message], /) -> Sequence[Exception | None]:
+            await super().publish(messages)
+            return [None] * answers
+
+    async def main() -> None:
+        async with Bus(made(Miscounts), source="t") as bus:
+            published = [bus.publish(Placed(order=str(n))) for n in range(3)]
+            many = bus.publish_many([Placed(order="3"), Placed(order="4")])
+            found = await asyncio.gather(*published, many, return_exceptions=True)
+            for error in found[1:]:
+                assert isinstance(error, PublishError)
+                assert f"memory gave {answers} answers to 2 messages" in str(error)
+                assert all(failure.unknown for failure in error.failures)
+
+    run(main())
+
+
+def test_a_stray_object_among_events_takes_no_failure_with_it() -> None:
+    class Full(MemoryAdapter):
+        async def publish(self, messages: Sequence[Message], /) -> Sequence[Exception | None]:
+            return [OSError("no room")] * len(messages)
+
+    async def main() -> None:
+        async with Bus(made(Full), source="t") as bus:
+            stray: Any = [Placed(order="1"), Placed(order="2"), "no event", Placed(order="3")]
+            with pytest.raises(DeclarationError, match="not str") as raised:
+                await bus.publish_many(stray)
+            failed = raised.value.__cause__
+            assert isinstance(failed, PublishError)
+            assert [failure.index for failure in failed.failures] == [0, 1]
+            assert any("2 of 2 events were not confirmed" in note for note in raised.value.__notes__)
+
+            def breaks() -> Any:
+                yield Placed(order="1")
+                raise LookupError("the source ran dry")
+
+            with pytest.raises(LookupError) as broken:
+                await bus.publish_many(breaks())
+            assert isinstance(broken.value.__cause__, PublishError)
+
+    run(main())
+
+
+def test_what_was_made_of_a_bus_is_open_as_long_as_that_is() -> None:
+    service = Service("scales")
+
+    @service.handler
+    async def weigh(command: Weigh) -> int:
+        return 7
+
+    async def main() -> None:
+        bus = Bus(made(MemoryAdapter), source="t")
+        early = bus.carrying(correlation_id="early")
+        async with bus, bus.run(service):
+            late = bus.carrying(correlation_id="late")
+            await early.publish(Placed(order="1"))
+            assert await late.request(Weigh(order="2")) == 7
+            assert early.health().ok
+        for other in (bus, early, late):
+            for doing in (other.publish(Placed(order="3")), other.request(Weigh(order="3")), other.deliver([])):
+                with pytest.raises(Closed):
+                    await doing
+            with pytest.raises(Closed):
+                other.health()
+            with pytest.raises(Closed):
+                other.run(service)
+            with pytest.raises(Closed):
+                other.dead_letters("scales")
+        async with bus:
+            await late.publish(Placed(order="4"))
+
+    run(main())

@@ -228,6 +228,13 @@ def test_upcasting_that_fails_says_why(body: bytes, said_version: str, said: str
         decode(message(body, {h.VERSION: said_version}, "Grown"), Grown)
 
 
+def test_a_newer_version_is_never_read_as_an_older_one() -> None:
+    with pytest.raises(UndecodableMessage, match="is version 2, newer than the 1 known here"):
+        decode(message(b'{"order": "7"}', {h.VERSION: "2"}), Placed)
+    for said in ("1", "01", "", "v2", "1.5", "9" * 5_000):  # the last ones are no versions of ours
+        assert decode(message(b'{"order": "7"}', {h.VERSION: said}), Placed) == Placed(order="7")
+
+
 def test_versions_are_numbers_from_1() -> None:
     assert [version(message(b"", {h.VERSION: said})) for said in ("2", "", "x", "-1", "1.5")] == [2, 1, 1, 1, 1]
     assert version(message(b"")) == 1
@@ -277,6 +284,11 @@ def test_structured_mode_is_read_as_binary_mode() -> None:
     packed = base64.b64encode(b'{"order": "8"}').decode()
     assert decode(unwrap(structured(data_base64=packed)), Placed) == Placed(order="8")
     assert unwrap(structured()).body is None
+    assert found.headers[h.TRACEPARENT] == "00-1"
+    assert "ce-traceparent" not in found.headers
+    hop = structured(data={}, traceparent="00-1", tracestate="a=1")
+    hop = unwrap(hop._replace(headers={**hop.headers, h.TRACEPARENT: "00-2"}))
+    assert (hop.headers[h.TRACEPARENT], hop.headers[h.TRACESTATE]) == ("00-2", "a=1")
     plain = message(b"{}")
     assert unwrap(plain) is plain
 
@@ -285,6 +297,25 @@ def test_structured_mode_is_read_as_binary_mode() -> None:
 def test_structured_mode_that_is_none_is_undecodable(body: bytes | None) -> None:
     with pytest.raises(UndecodableMessage, match=r"says application/cloudevents\+json.* but is no CloudEvent in JSON"):
         unwrap(Message(TOPIC, "", None, dict(STRUCTURED), body))
+
+
+def test_an_envelope_is_recognised_where_nothing_says_that_it_is_one() -> None:
+    plain = structured(data={"order": "7"})._replace(headers={})
+    assert decode(unwrap(plain), Placed) == Placed(order="7")
+    assert unwrap(plain).type == "Placed"
+    for headers in ({h.CONTENT_TYPE: "application/json"}, {h.CONTENT_TYPE: "text/plain"}):
+        assert unwrap(plain._replace(headers=headers)).headers[h.ID] == "s-1"
+    for body in (b'{"specversion": "1.0"}', b'{"a": "specversion", "id": "1"}', b'["specversion"]', b'{"specversion"'):
+        other = plain._replace(body=body)
+        assert unwrap(other) is other
+    binary = plain._replace(headers={h.SPECVERSION: "1.0", h.ID: "1", h.TYPE: "Placed"})
+    assert unwrap(binary) is binary, "its headers say what it is: this is its data"
+
+
+def test_an_envelope_is_no_payload_though_its_type_is_json() -> None:
+    said = structured(data={"order": "7"})
+    with pytest.raises(UndecodableMessage, match="cloudevents"):
+        decode(said._replace(type="Placed"), Placed)
 
 
 @pytest.mark.parametrize("said", [5, None, [], {"a": 1}])

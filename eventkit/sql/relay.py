@@ -1,0 +1,258 @@
+"""The relay: publishes what stands in the outbox, in order, and forgets what is past its retention."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+from sqlalchemy import Connection
+
+from eventkit.adapter import Address, Message
+from eventkit.once import Publish
+from eventkit.packed import unpack
+from eventkit.publishing import permanent
+from eventkit.sql import statements
+from eventkit.sql.statements import Lead, Waiting
+
+log = logging.getLogger("eventkit")
+
+T = TypeVar("T")
+
+_BATCH = 200
+_AT_ONCE = 1_000
+"""Marks that are forgotten in one transaction."""
+_TIDY = 30.0
+"""Seconds between two looks for marks that are past their retention."""
+_FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0
+_SAY_AGAIN = 60.0
+_END = 10.0
+"""Seconds that a stop waits for the batch that is under way."""
+
+
+class Database(Protocol):
+    async def run(self, work: Callable[[Connection], T], /) -> T:
+        """In a transaction of its own."""
+        ...
+
+
+class Relay:
+    """Publishes, from `async with` to its end. Of several relays of one outbox one publishes, the others stand by.
+
+    A message is deleted when the broker has confirmed it: after a crash in between it goes out again, with the same
+    id. The next message of a key goes out when the one before it is confirmed.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        publish: Publish,
+        running: list[Relay],
+        *,
+        retention: timedelta,
+        poll: timedelta,
+        lease: timedelta,
+    ) -> None:
+        """It is among `running` while it does."""
+        self._database = database
+        self._publish = publish
+        self._running = running
+        self._retention = retention
+        self._poll = poll.total_seconds()
+        self._lease = lease.total_seconds()
+        self._me = secrets.token_hex(8)
+        self._seen: tuple[Lead, float] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._woken = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._said_at = -_SAY_AGAIN
+        self.leading = False
+        """Is it this one that publishes?"""
+        self.error: Exception | None = None
+        """Why nothing is published now: the database, or the broker. None: all is well."""
+
+    def wake(self) -> None:
+        """There is something to publish. From any thread."""
+        if self._loop is not None and not self._stopping:
+            self._loop.call_soon_threadsafe(self._woken.set)
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._running.append(self)
+        works = (self._leading(), self._publishing(), self._tidying())
+        self._tasks = [self._loop.create_task(work, name="eventkit outbox") for work in works]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping = True
+        self._running.remove(self)
+        self._woken.set()
+        leading, publishing, tidying = self._tasks
+        tidying.cancel()
+        await asyncio.wait([publishing], timeout=_END)
+        publishing.cancel()
+        leading.cancel()
+        await asyncio.wait(self._tasks)
+        if self.leading:
+            self.leading = False
+            try:
+                async with asyncio.timeout(_END):
+                    await self._database.run(lambda connection: statements.resign(connection, self._me))
+            except Exception as failure:  # noqa: BLE001 whatever its client raises: the next one waits for the lease
+                log.info("outbox: the next relay begins after %g s: %r", self._lease, failure)
+
+    # who leads
+
+    async def _leading(self) -> None:
+        while True:
+            try:
+                await self._lead()
+            except Exception as error:  # noqa: BLE001 whatever the database's client raises
+                self._failed(error)
+            await asyncio.sleep(self._lease / 3)
+
+    async def _lead(self) -> None:
+        seen = self._seen
+        lapsed = None if seen is None or time.monotonic() < seen[1] + self._lease else seen[0]
+        found = await self._database.run(lambda connection: statements.lead(connection, self._me, lapsed))
+        leads = found.owner == self._me
+        if leads and not self.leading:
+            log.info("outbox: this process publishes")
+        self.leading = leads
+        if leads:
+            self._woken.set()
+        if seen is None or seen[0] != found:
+            self._seen = (found, time.monotonic())  # by our own clock, so that others' may differ
+
+    # publishing
+
+    async def _publishing(self) -> None:
+        failed = 0
+        while not self._stopping:
+            self._woken.clear()
+            try:
+                while self.leading and not self._stopping and await self._batch():
+                    failed = 0
+                failed, self.error = 0, None
+            except Exception as error:  # noqa: BLE001 whatever the clients of the database and the broker raise
+                self._failed(error)
+                failed += 1
+                await asyncio.sleep(min(_FIRST_WAIT * 2 ** min(failed - 1, 10), _LONGEST_WAIT))
+                continue
+            try:
+                async with asyncio.timeout(self._poll):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass
+
+    async def _batch(self) -> bool:
+        """Publish the first that wait. False: there was nothing. Raises what stopped it."""
+        waiting = await self._database.run(lambda connection: statements.next_ones(connection, self._me, _BATCH))
+        if not waiting:
+            return False
+        sent: list[int] = []
+        refused: list[tuple[int, str]] = []
+        trouble: Exception | None = None
+        left = self._read(waiting, refused)
+        while left and trouble is None:
+            turn, left = _first_of_each_key(left)
+            answers = await self._publish([message for _, message in turn])
+            for (position, message), answer in zip(turn, answers, strict=True):
+                if answer is None:
+                    sent.append(position)
+                elif permanent(answer):
+                    log.error("outbox: %s can never be published, and is put aside: %s", message.type, answer)
+                    refused.append((position, f"{type(answer).__name__}: {answer}"))
+                else:
+                    trouble = answer
+        await self._settle(sent, refused)
+        if trouble is not None:
+            raise trouble
+        return True
+
+    def _read(self, waiting: Sequence[Waiting], refused: list[tuple[int, str]]) -> list[tuple[int, Message]]:
+        found = []
+        for position, text in waiting:
+            try:
+                found.append((position, unpack(text)))
+            except ValueError as error:
+                log.error("outbox: the message at position %d is put aside: %s", position, error)
+                refused.append((position, str(error)))
+        return found
+
+    async def _settle(self, sent: Sequence[int], refused: Sequence[tuple[int, str]]) -> None:
+        def settle(connection: Connection) -> None:
+            if sent:
+                statements.remove(connection, sent)
+            if refused:
+                statements.refuse(connection, refused)
+
+        if sent or refused:
+            await self._database.run(settle)
+
+    # the rest
+
+    async def _tidying(self) -> None:
+        while True:
+            more = self.leading and await self._forget() == _AT_ONCE
+            await asyncio.sleep(_FIRST_WAIT if more else _TIDY)
+
+    async def _forget(self) -> int:
+        before = statements.now() - self._retention
+        try:
+            return await self._database.run(lambda connection: statements.forget(connection, before, _AT_ONCE))
+        except Exception as error:  # noqa: BLE001 whatever the database's client raises
+            self._failed(error)
+            return 0
+
+    def _failed(self, error: Exception) -> None:
+        self.error = error
+        now = time.monotonic()
+        if now > self._said_at + _SAY_AGAIN:
+            self._said_at = now
+            log.warning("outbox: not all is published yet, trying again: %s: %s", type(error).__name__, error)
+
+
+def _first_of_each_key(
+    messages: Sequence[tuple[int, Message]],
+) -> tuple[list[tuple[int, Message]], list[tuple[int, Message]]]:
+    """Those that may go out together, and those that wait for them."""
+    turn: list[tuple[int, Message]] = []
+    later: list[tuple[int, Message]] = []
+    taken: set[tuple[Address, str]] = set()
+    for item in messages:
+        _, message = item
+        if message.key is not None:
+            lane = (message.address, message.key)
+            if lane in taken:
+                later.append(item)
+                continue
+            taken.add(lane)
+        turn.append(item)
+    return turn, later
+
+
+def over(deliver: Callable[[Sequence[Message]], Awaitable[None]]) -> Publish:
+    """`Bus.deliver`, with an answer for each message."""
+    from eventkit.errors import PublishError
+
+    async def publish(messages: Sequence[Message]) -> Sequence[Exception | None]:
+        answers: list[Exception | None] = [None] * len(messages)
+        try:
+            await deliver(messages)
+        except PublishError as error:
+            if not error.failures:
+                raise
+            for failure in error.failures:
+                answers[failure.index] = failure.error
+        return answers
+
+    return publish

@@ -4,7 +4,7 @@ from eventkit.adapter import Delivery, Message, Provision
 from eventkit.batches import Batch
 from eventkit.bus import Bus, connect
 from eventkit.circuit import Circuit
-from eventkit.context import Context
+from eventkit.context import Context, Outgoing
 from eventkit.copies import Reason
 from eventkit.dead_letters import DeadLetters
 from eventkit.errors import (
@@ -43,7 +43,7 @@ from eventkit.messages import Command, Event, Topic, Undeclared
 from eventkit.parameters import Depends
 from eventkit.retry import Retry
 from eventkit.running import Running
-from eventkit.service import CallNext, Middleware, Router, Service
+from eventkit.service import CallNext, Middleware, OutgoingMiddleware, Router, Service
 from eventkit.wire import Serializer
 
 __all__ = [
@@ -78,6 +78,8 @@ __all__ = [
     "NoDeadLetter",
     "NoOwner",
     "NotProvisioned",
+    "Outgoing",
+    "OutgoingMiddleware",
     "PartialFailure",
     "ProcessDied",
     "Provision",

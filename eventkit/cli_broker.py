@@ -24,6 +24,10 @@ from eventkit.settings import read_settings
 T = TypeVar("T")
 
 USAGE, FAILED, STOPPED = 2, 1, 130
+_ALONE = (
+    "the memory broker lives inside the process that uses it, so nothing of it can be seen from here: "
+    "set EVENTKIT_BROKER and EVENTKIT_URL to a broker that the services share"
+)
 
 Broker = Annotated[Optional[str], typer.Option(help="Instead of EVENTKIT_BROKER.")]  # noqa: UP045
 Url = Annotated[Optional[str], typer.Option(help="Instead of EVENTKIT_URL.")]  # noqa: UP045
@@ -64,22 +68,31 @@ def groups(said: Sequence[str] | None) -> dict[str, Group | None]:
     return found
 
 
-def run(work: Callable[[Bus], Awaitable[T]], broker: str | None, url: str | None) -> T:
-    """Do it on the broker that the environment names. Creates nothing there; what is wrong is said in one line."""
+def run(
+    work: Callable[[Bus], Awaitable[T]],
+    broker: str | None,
+    url: str | None,
+    *,
+    alone: str = _ALONE,
+    source: str | None = "eventkit-cli",
+    provision: Provision | None = Provision.VALIDATE,
+) -> T:
+    """Do it on the broker that the environment names; what is wrong is said in one line.
+
+    `alone`: what is said of the memory broker. `source` and `provision`: as for `connect`, where None is what the
+    environment says; by default nothing is created on the broker.
+    """
     named = broker or "the broker"
     try:
         named = broker or read_settings(discovery.installed()).broker
         if named == "memory":
-            fail(
-                "the memory broker lives inside the process that uses it, so nothing of it can be seen from here: "
-                "set EVENTKIT_BROKER and EVENTKIT_URL to a broker that the services share"
-            )
-        return asyncio.run(_connected(work, named, url))
+            fail(alone)
+        return asyncio.run(_connected(work, named, url, source, provision))
     except (SettingsError, DeclarationError) as error:
         fail(str(error))
     except EventkitError as error:
         fail(str(error), FAILED)
-    except typer.Exit:
+    except (typer.Exit, BrokenPipeError):
         raise
     except KeyboardInterrupt:
         raise typer.Exit(STOPPED) from None
@@ -93,8 +106,10 @@ def describe(error: BaseException) -> str:
     return said if isinstance(error, EventkitError) and said else f"{type(error).__name__}: {said}".rstrip(": ")
 
 
-async def _connected(work: Callable[[Bus], Awaitable[T]], broker: str, url: str | None) -> T:
-    async with connect(broker, url, service="eventkit-cli", provision=Provision.VALIDATE) as bus:
+async def _connected(
+    work: Callable[[Bus], Awaitable[T]], broker: str, url: str | None, source: str | None, provision: Provision | None
+) -> T:
+    async with connect(broker, url, service=source, provision=provision) as bus:
         return await work(bus)
 
 

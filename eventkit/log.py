@@ -38,9 +38,11 @@ class ConsoleFormatter(logging.Formatter):
     after a service to stand in its column.
     """
 
-    def __init__(self, *, colours: bool = False) -> None:
+    def __init__(self, *, colours: bool = False, worker: int | None = None) -> None:
+        """`worker`: the number of this process among those of `eventkit run --workers`; 0 is the one that watches."""
         super().__init__()
         self._colours = colours
+        self._worker = worker
 
     def format(self, record: logging.LogRecord) -> str:
         said = record.getMessage()
@@ -63,6 +65,7 @@ class ConsoleFormatter(logging.Formatter):
         parts = [
             self._paint(f"{clock}.{int(record.msecs):03d}", _DIM),
             self._paint(f"{_LEVELS.get(record.levelname, record.levelname):<5}", _COLOURS.get(record.levelname)),
+            *([] if self._worker is None else [self._paint(f"#{self._worker}", _DIM)]),
             self._paint(f"{_fit(whose):<{_WIDTH}}", _colour_of(whose)),
             self._emphasise(record, said),
         ]
@@ -88,19 +91,28 @@ class ConsoleFormatter(logging.Formatter):
         return f"\x1b[{code}m{text}\x1b[0m" if self._colours and code else text
 
 
-def to_console(level: str = "INFO", stream: TextIO | None = None) -> None:
+def to_console(level: str = "INFO", stream: TextIO | None = None, *, worker: int | None = None) -> None:
     """Send all records of this process to `stream` (None: standard error) in this form. Twice is harmless."""
     console = sys.stderr if stream is None else stream
-    handler = logging.StreamHandler(console)
-    handler.setFormatter(ConsoleFormatter(colours=wants_colours(console)))
+    write_to(console, ConsoleFormatter(colours=wants_colours(console), worker=worker), level)
+
+
+def write_to(stream: TextIO, formatter: logging.Formatter, level: str) -> None:
+    """Send all records of this process there in that form; takes the place of what was said here before."""
+    handler = _Written(stream)
+    handler.setFormatter(formatter)
     root = logging.getLogger()
-    for old in [h for h in root.handlers if isinstance(h.formatter, ConsoleFormatter)]:
+    for old in [handler for handler in root.handlers if isinstance(handler, _Written)]:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
     if root.level > logging.DEBUG:
         for name in _QUIET:
             logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+class _Written(logging.StreamHandler[TextIO]):
+    """Ours, to be known again."""
 
 
 def wants_colours(stream: TextIO) -> bool:

@@ -26,9 +26,11 @@ from eventkit.outcomes import Outcomes, Wait, about
 
 log = logging.getLogger("eventkit")
 
-_IN_HAND = 16
+_IN_HAND = 64
 """Suspects that wait here for their turn; more go back to the broker for a while, to leave room for others."""
-_LATER = timedelta(seconds=5)
+_LATER, _LATEST = timedelta(seconds=5), timedelta(minutes=1)
+"""Until one of those comes again: each time half as long again. Thousands that came every few seconds would leave the
+broker no time for anything else."""
 _COMES = 2.0
 """Seconds to keep quiet for the copy that is to run alone; it may have gone to another replica."""
 _FLUSH = 5.0
@@ -170,7 +172,7 @@ class Suspects:
 
     def _wait(self, delivery: Delivery, known: Suspicion) -> None:
         if len(self._waiting) >= _IN_HAND:
-            self._move(delivery, known, _LATER)
+            self._move(delivery, known, min(_LATER * 1.5 ** min(known.moves - 1, 10), _LATEST))
             return
         self._waiting[id(delivery)] = delivery
         if self._clearing is None or self._clearing.done():

@@ -65,6 +65,10 @@ class Program:
                     raise AssertionError(f"{self._name()} {ended} without {pattern!r}:\n{written}")
                 self._grew.wait(min(left, 0.5))
 
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
     def tell(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(number)

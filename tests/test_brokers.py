@@ -238,7 +238,7 @@ def test_when_no_way_works_each_is_named_with_its_reason(monkeypatch: pytest.Mon
 def test_an_engine_without_the_image_is_said_and_the_next_way_taken(
     monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
-    reason = "the Docker engine answers, but the image nats:2 cannot be pulled (no such host)"
+    reason = "the Docker engine answers, but the image nats:2.11.8-alpine cannot be pulled (no such host)"
 
     def fail(*arguments: object) -> None:
         raise NotThisWay(reason, aloud=True)

@@ -2,7 +2,6 @@
 
 from eventkit.asyncapi.changes import RULES, Change
 from eventkit.asyncapi.compare import compare
-from eventkit.asyncapi.declared import publishes
 from eventkit.asyncapi.document import document, documents
 from eventkit.asyncapi.errors import DocumentError
 from eventkit.asyncapi.misfits import misfits
@@ -18,7 +17,6 @@ __all__ = [
     "documents",
     "misfits",
     "page",
-    "publishes",
     "to_json",
     "to_yaml",
 ]

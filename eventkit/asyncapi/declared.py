@@ -8,7 +8,6 @@ import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, Union, get_args, get_origin
-from weakref import WeakKeyDictionary
 
 from eventkit.adapter import Address, Group
 from eventkit.asyncapi.errors import DocumentError
@@ -19,23 +18,6 @@ from eventkit.wire import destination
 
 MessageClass: TypeAlias = type[Event | Command[Any]]
 
-_more: WeakKeyDictionary[Service, list[MessageClass]] = WeakKeyDictionary()
-
-
-def publishes(service: Service, *messages: type[Event | Command[Any]]) -> None:
-    """Say that a service also publishes or sends these, where no handler's return annotation does.
-
-    Messages that go out through `bus.publish`, `context.publish` or with a `Reject` cannot be seen in a signature:
-
-    ```python
-    eventkit.asyncapi.publishes(orders, OrderRefused)
-    ```
-    """
-    for message in messages:
-        routing(message)
-    known = _more.setdefault(service, [])
-    known.extend(message for message in messages if message not in known)
-
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -43,7 +25,7 @@ class Operation:
 
     service: str
     handler: Handler | None
-    """None: said by `publishes`."""
+    """None: said by `Service(publishes=...)`."""
     sends: bool
     address: Address
     classes: tuple[MessageClass, ...]
@@ -128,7 +110,7 @@ def _sent(service: Service) -> Iterator[Operation]:
     for handler in service.handlers:
         for address, classes in _by_address(_returned(handler)).items():
             yield Operation(service.name, handler, True, address, classes)
-    for address, classes in _by_address(_more.get(service, ())).items():
+    for address, classes in _by_address(service.publishes).items():
         yield Operation(service.name, None, True, address, classes)
 
 

@@ -20,7 +20,7 @@ from eventkit.errors import DeclarationError
 from eventkit.messages import routing
 from eventkit.names import logical
 from eventkit.service import Service
-from eventkit.wire import JSON
+from eventkit.wire import JSON, Serializer
 
 VERSIONS = ("3.0.0", "3.1.0")
 """Of AsyncAPI, that can be written."""
@@ -45,8 +45,8 @@ def document(
     It is the same for every broker, but for `servers` and `bindings`, which are there only if a `broker` is named.
     `url` says where it is; no secret in it gets into the document. `namespace` is EVENTKIT_NAMESPACE. `version` is
     AsyncAPI's (3.0.0 or 3.1.0), `release` that of the services' interface. `security` says how one signs in; by
-    default as the URL says. `content_type` is that of the bus's serializer. The environment is not read. DocumentError
-    for anything that cannot be described.
+    default as the URL says. `content_type` is that of the bus's serializer, for messages whose class and service name
+    none. The environment is not read. DocumentError for anything that cannot be described.
     """
     if version not in VERSIONS:
         raise DocumentError(f"version={version!r}: AsyncAPI {' and '.join(VERSIONS)} can be written")
@@ -156,7 +156,10 @@ class _Document:
         found: dict[str, Any] = {}
         for (address, _), cls in self._declarations.messages.items():
             key = self._keys.component(address, cls)
-            found[key] = self._writer.message(cls, self._source(address, cls))
+            sender = self._sender(address, cls)
+            # who takes a command reads what his own service writes
+            serializer = self._serializer(address.name if sender is None and address.kind == "inbox" else sender)
+            found[key] = self._writer.message(cls, sender or "website", serializer)
         for answers in operations.answers(self._declarations, self._keys).values():
             for answer, command in answers.items():
                 found[answer] = self._answer(answer, command)
@@ -164,7 +167,7 @@ class _Document:
 
     def _answer(self, key: str, cls: MessageClass | None) -> dict[str, Any]:
         if cls is not None:
-            return self._writer.reply(cls)
+            return self._writer.reply(cls, self._serializer(routing(cls).service))
         shared = {
             operations.DONE: self._writer.done,
             operations.REJECTED: self._writer.rejected,
@@ -172,14 +175,19 @@ class _Document:
         }
         return shared[key]()
 
-    def _source(self, address: Address, cls: MessageClass) -> str:
-        """Who sends it, in an example: a service that says so, or somebody."""
+    def _serializer(self, service: str | None) -> Serializer | None:
+        """That a service says; None: it says none, or is not described here."""
+        found = (one.serializer for one in self._declarations.services if one.name == service)
+        return next(found, None)
+
+    def _sender(self, address: Address, cls: MessageClass) -> str | None:
+        """A service that says it sends it."""
         senders = (
             operation.service
             for operation in self._declarations.operations
             if operation.sends and operation.address == address and cls in operation.classes
         )
-        return next(senders, "website")
+        return next(senders, None)
 
     def _message_trait(self, kind: str) -> dict[str, Any]:
         found: dict[str, Any] = {

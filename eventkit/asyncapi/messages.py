@@ -22,8 +22,8 @@ from eventkit.asyncapi.fitting import REF, fits
 from eventkit.asyncapi.schemas import Mode, Schemas
 from eventkit.asyncapi.texts import described
 from eventkit.messages import Event, Routing, routing
-from eventkit.outgoing import REPLY_TYPE
-from eventkit.wire import JSON, JSON_SERIALIZER
+from eventkit.replies import REPLY_TYPE
+from eventkit.wire import JSON, JSON_SERIALIZER, Serializer
 
 CORRELATION = "correlation"
 """The key of the correlation id in `components.correlationIds`."""
@@ -37,11 +37,12 @@ class Writer:
     bindings: Bindings
     content_type: str
 
-    def message(self, cls: MessageClass, source: str) -> dict[str, Any]:
-        """An event or command; `source` is who sends it in the example."""
+    def message(self, cls: MessageClass, source: str, serializer: Serializer | None = None) -> dict[str, Any]:
+        """An event or command; `source` is who sends it in the example, and writes it with `serializer` where its
+        class names none (None: the bus's)."""
         route = routing(cls)
         kind = kind_of(cls)
-        content_type = self.content_type if route.serializer is None else route.serializer.content_type
+        content_type = self._content_type(route, serializer)
         constants = {h.TYPE: route.type, h.VERSION: str(route.version), h.CONTENT_TYPE: content_type}
         keyed = (h.SUBJECT, h.PARTITION_KEY) if route.key and _always_there(cls, route.key) else ()
         payload = self.schemas.of(cls, mode_of(cls))
@@ -72,12 +73,14 @@ class Writer:
             found["examples"] = examples
         return found
 
-    def reply(self, cls: MessageClass) -> dict[str, Any]:
-        """The value that a command's handler returns."""
+    def reply(self, cls: MessageClass, serializer: Serializer | None = None) -> dict[str, Any]:
+        """The value that a command's handler returns; `serializer` is its service's."""
         route = routing(cls)
         payload = self.schemas.of(route.reply, "serialization")
         examples = list(self._replies(route, payload))
-        found = self._reply(f"Reply to {route.type}", "The handler's answer.", "ok", payload, examples)
+        model = isinstance(route.reply, type) and issubclass(route.reply, BaseModel)
+        content_type = self._content_type(route, serializer) if model else JSON
+        found = self._reply(f"Reply to {route.type}", "The handler's answer.", "ok", payload, examples, content_type)
         found[OWN]["answers"] = route.type
         return found
 
@@ -94,8 +97,10 @@ class Writer:
         payload = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}
         return self._reply("Failed", text, "failed", payload, [["ValueError", "no such postcode"]])
 
-    def _reply(self, title: str, text: str, outcome: str, payload: Any, examples: list[Any]) -> dict[str, Any]:
-        constants = {h.TYPE: REPLY_TYPE, h.CONTENT_TYPE: JSON, h.OUTCOME: outcome}
+    def _reply(
+        self, title: str, text: str, outcome: str, payload: Any, examples: list[Any], content_type: str = JSON
+    ) -> dict[str, Any]:
+        constants = {h.TYPE: REPLY_TYPE, h.CONTENT_TYPE: content_type, h.OUTCOME: outcome}
         headers = envelope.example("reply", "shipping", constants)
         listed = [
             {"name": f"example{number}", "payload": value, "headers": headers}
@@ -105,7 +110,7 @@ class Writer:
             "name": REPLY_TYPE,
             "title": title,
             "summary": text,
-            "contentType": JSON,
+            "contentType": content_type,
             "payload": payload,
             "headers": envelope.of("reply", constants),
             "correlationId": {"$ref": f"#/components/correlationIds/{CORRELATION}"},
@@ -114,6 +119,10 @@ class Writer:
             **({"examples": listed} if listed else {}),
             OWN: {"kind": "reply", "outcome": outcome},
         }
+
+    def _content_type(self, route: Routing, serializer: Serializer | None) -> str:
+        found = route.serializer or serializer
+        return self.content_type if found is None else found.content_type
 
     def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         while "$ref" in schema:

@@ -47,15 +47,9 @@ def in_python(kind: str, module: str, name: str, payload: Any, answers: bool) ->
 
 
 def at_prompt(kind: str, module: str, name: str, payload: Any, answers: bool) -> str:
-    """A command line that does the same with JSON from standard input."""
+    """A command line that does the same."""
     verb = "publish" if kind == "event" else "request" if answers else "send"
-    call = f"bus.{verb}({name}.model_validate_json(sys.stdin.read()))"
-    code = (
-        f"import sys\nfrom eventkit.blocking import connect\nfrom {module} import {_first(name)}\n"
-        f"with connect() as bus:\n    {f'print({call})' if verb == 'request' else call}"
-    )
-    body = json.dumps(payload, ensure_ascii=False)
-    return f"printf %s {shlex.quote(body)} | python -c {shlex.quote(code)}\n"
+    return f"eventkit {verb} {module}:{name} {shlex.quote(json.dumps(payload, ensure_ascii=False))}\n"
 
 
 def _first(name: str) -> str:

@@ -7,7 +7,7 @@ from eventkit import Reject, Service
 from examples.shop.messages import OrderClosed, OrderPlaced, OrderRefused, ParcelSent, PlaceOrder
 
 log = logging.getLogger("orders")
-orders = Service("orders")
+orders = Service("orders", publishes=(OrderRefused,))  # no signature shows what goes out with a Reject
 
 PRICES = {"lamp": Decimal("39.90"), "chair": Decimal("120.00"), "vase": Decimal("18.50")}
 

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel, Field, HttpUrl, JsonValue, create_model
 
 from eventkit import Command, Event, Retry, Service, Topic
-from eventkit.asyncapi import publishes
 
 _numbers = itertools.count(1)
 
@@ -123,7 +122,9 @@ def events(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Any:
 
 @st.composite
 def services(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Service:
-    service = Service(f"{draw(names)}-{next(_numbers)}", retry=Retry(attempts=draw(st.integers(1, 9))))
+    more = draw(st.lists(events(), max_size=1))
+    name = f"{draw(names)}-{next(_numbers)}"
+    service = Service(name, retry=Retry(attempts=draw(st.integers(1, 9))), publishes=more)
     replies = st.one_of(st.none(), types)
     for number in range(draw(st.integers(1, 3))):
         returned = draw(st.lists(events(), max_size=2))
@@ -140,8 +141,6 @@ def services(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Service:
             accepted = _class(base, {"service": service.name}, draw(fields()), draw(texts), "Command")
             annotation = reply if reply is not None else annotation
         _handle(service, f"handler{number}", accepted, annotation, group)
-    more = draw(st.lists(events(), max_size=1))
-    publishes(service, *more)
     return service
 
 

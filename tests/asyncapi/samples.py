@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, HttpUrl, computed_field
 from typing_extensions import deprecated
 
 from eventkit import Command, Event, GiveUp, Reject, Retry, Router, Service, Topic
-from eventkit.asyncapi import publishes
 
 
 class Colour(enum.Enum):
@@ -140,7 +139,12 @@ class OutOfPaper(Exception):
     pass
 
 
-shipping = Service("samples-shipping", retry=Retry(attempts=3, never=(OutOfPaper,)), timeout=timedelta(seconds=30))
+shipping = Service(
+    "samples-shipping",
+    retry=Retry(attempts=3, never=(OutOfPaper,)),
+    timeout=timedelta(seconds=30),
+    publishes=(OrderPayed,),
+)
 router = Router()
 
 
@@ -171,7 +175,6 @@ async def note(event: Event) -> None: ...
 
 
 shipping.include(router)
-publishes(shipping, OrderPayed)
 
 web = Service("samples-web", start="earliest")
 

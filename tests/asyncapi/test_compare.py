@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from eventkit import Command, Event, Retry, Service, Topic
-from eventkit.asyncapi import RULES, compare, document, publishes
+from eventkit.asyncapi import RULES, compare, document
 from eventkit.asyncapi.changes import Change
 from eventkit.asyncapi.declared import gather
 from tests.asyncapi.generated import SIMPLE, types
@@ -28,8 +28,7 @@ def sent(namespace: str = "", keywords: dict[str, Any] | None = None, **fields: 
     """The document of a service that sends the event `Happened`."""
     words = {"topic": "things", "type": "Happened", **(keywords or {})}
     event = create_model(f"Happened{next(_numbers)}", __base__=Event, __cls_kwargs__=words, **fields)
-    service = Service("maker")
-    publishes(service, event)
+    service = Service("maker", publishes=[event])
     return _untitled(document(service, namespace=namespace))
 
 
@@ -285,8 +284,7 @@ def test_upcasting_spares_producers() -> None:
         event = create_model(f"Happened{next(_numbers)}", __base__=Event, __cls_kwargs__=words, **fields)
         if upcast:
             event.upcast(from_version=1)(dict)
-        service = Service("maker")
-        publishes(service, event)
+        service = Service("maker", publishes=[event])
         return document(service)
 
     old = made(1, False)
@@ -321,10 +319,9 @@ class Asked(Command, service="maker"):
 
 def test_messages_come_and_go() -> None:
     def made(*handlers: Callable[..., Any], publishing: tuple[type[Event], ...] = ()) -> dict[str, Any]:
-        service = Service("maker")
+        service = Service("maker", publishes=publishing)
         for handler in handlers:
             service.handler(handler)
-        publishes(service, *publishing)
         return document(service)
 
     async def heard(event: Heard) -> None: ...
@@ -450,8 +447,7 @@ def _models(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Any:
 
 
 def _event_document(cls: type[Event]) -> dict[str, Any]:
-    service = Service("maker")
-    publishes(service, cls)
+    service = Service("maker", publishes=[cls])
     assert gather([service]).messages
     return document(service)
 

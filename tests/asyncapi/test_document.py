@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from eventkit import Command, Event, Service
-from eventkit.asyncapi import DocumentError, document, documents, publishes, to_json, to_yaml
+from eventkit.asyncapi import DocumentError, document, documents, to_json, to_yaml
 from eventkit.asyncapi.contract import parse as parse_text
 from eventkit.batches import Batch
 from tests.asyncapi.samples import OrderPaid, OrderPlaced, services, shipping, web
@@ -332,9 +332,11 @@ def test_the_sender_of_an_event_has_the_last_word() -> None:
 
 def test_publishes_refuses_what_cannot_go_out() -> None:
     with pytest.raises(Exception, match="neither an Event nor a Command"):
-        publishes(web, int)  # type: ignore[arg-type]
-    publishes(web, OrderPaid, OrderPaid)
-    messages = document(web)["operations"]["samples-web.publishes.to.samples.orders"]["messages"]
+        Service("samples-web", publishes=(int,))  # type: ignore[arg-type]
+    with pytest.raises(Exception, match="takes message classes"):
+        Service("samples-web", publishes=("OrderPaid",))  # type: ignore[arg-type]
+    speaking = Service("samples-web", publishes=(OrderPaid, OrderPaid))
+    messages = document(speaking)["operations"]["samples-web.publishes.to.samples.orders"]["messages"]
     assert len(messages) == 1
 
 

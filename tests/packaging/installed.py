@@ -45,6 +45,12 @@ def main(wheel: str) -> None:
     assert told.stderr == "eventkit: there is no module 'nowhere' here; it is looked for from the current folder\n", (
         told
     )
+    told = subprocess.run([program, "new", "shop-service"], capture_output=True, text=True, timeout=60, check=False)
+    assert told.returncode == 0, told
+    made = {str(path.relative_to("shop-service")) for path in Path("shop-service").rglob("*") if path.is_file()}
+    assert {".env.example", ".github/workflows/ci.yml", "shop_service/service.py", "tests/test_service.py"} <= made, (
+        made
+    )
 
 
 def says_how_to_install(extra: str) -> None:

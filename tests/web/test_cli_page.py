@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from eventkit import Event, Service
-from eventkit.asyncapi import document, publishes
+from eventkit.asyncapi import document
 from eventkit.asyncapi.chart import chart
 from eventkit.asyncapi.d2 import to_d2, to_svg
 from eventkit.asyncapi.mermaid import to_mermaid
@@ -80,8 +80,7 @@ def test_names_that_d2_and_mermaid_would_read_as_their_own() -> None:
     class Odd(Event, topic="odd", type='a.b->"c"${d}|#e;&<f>'):
         pass
 
-    service = Service("odd")
-    publishes(service, Odd)
+    service = Service("odd", publishes=(Odd,))
     found = chart(document(service))
     assert 'a.b->"c"${d}|#e;&<f>' in drawn(to_svg(to_d2(found)))
     assert '["a.b-#gt;#quot;c#quot;${d}|#35;e;&#lt;f#gt;"]' in to_mermaid(found)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from eventkit import Command, Event, Service, asyncapi
-from eventkit.asyncapi import document, publishes
+from eventkit.asyncapi import document
 from tests.web.browser import ENTER, ESCAPE, PHONE, TAB, Browser
 from tests.web.conftest import IMPOSSIBLE, INSTALL, ROOT
 
@@ -29,14 +29,11 @@ class Strange(Command, service="odd", type="odd.strange</script>"):
     text: str = '</script><img src="http://evil.invalid/x">'
 
 
-odd = Service("odd")
+odd = Service("odd", publishes=(Odd,))
 
 
 @odd.handler
 async def on_strange(command: Strange) -> Odd: ...
-
-
-publishes(odd, Odd)
 
 
 def test_everything_is_there(page: Browser) -> None:
@@ -128,7 +125,7 @@ def test_a_phone_shows_it_without_sideways_scrolling(chromium: Browser, shop: st
 
 @pytest.mark.parametrize("message", ["OrderPlaced", "PlaceOrder", "QuoteShipping"])
 def test_snippets_run_as_they_stand(page: Browser, message: str, tmp_path: Path) -> None:
-    """Up to the broker: a command finds no inbox on the memory broker, as no service runs."""
+    """Up to the broker: in memory a command finds no inbox, as no service runs, and the prompt nobody at all."""
     python, prompt, body = (
         page.run(f"return document.querySelectorAll('#message-{message} pre')[{number}].textContent")
         for number in range(3)
@@ -136,16 +133,18 @@ def test_snippets_run_as_they_stand(page: Browser, message: str, tmp_path: Path)
     environment = {**os.environ, "EVENTKIT_BROKER": "memory", "PYTHONPATH": str(ROOT)}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
     (tmp_path / "snippet.py").write_text(python)
-    both = [
+    code, typed = (
         subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         for command in (["python", str(tmp_path / "snippet.py")], ["sh", "-c", prompt])
-    ]
-    for running in both:
-        _, said = running.communicate(timeout=30)
-        if message == "OrderPlaced":
-            assert (running.returncode, said) == (0, "")
-        else:
-            assert "eventkit.errors.NoOwner" in said
+    )
+    _, said = code.communicate(timeout=30)
+    if message == "OrderPlaced":
+        assert (code.returncode, said) == (0, "")
+    else:
+        assert "eventkit.errors.NoOwner" in said
+    _, said = typed.communicate(timeout=30)
+    assert typed.returncode == 2
+    assert said.startswith("eventkit: the memory broker lives inside one process"), said  # the message was right
     assert json.loads(body)
 
 

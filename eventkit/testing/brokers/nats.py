@@ -23,7 +23,7 @@ class Nats:
         return f"nats://{host}:{port}"
 
     def image(self, host: str, port: int) -> Image:
-        return Image("nats:2", 4222, ("-js", "-sd", "/tmp/jetstream"))  # noqa: S108  (the container's own)
+        return Image("nats:2.11.8-alpine", 4222, ("-js", "-sd", "/tmp/jetstream"))  # noqa: S108  (the container's own)
 
     def find(self) -> Found:
         # First the wheel's program, beside this Python's own scripts: the environment need not be activated.

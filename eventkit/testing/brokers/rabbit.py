@@ -33,7 +33,7 @@ class Rabbit:
     def image(self, host: str, port: int) -> Image:
         # By default guest may log in from the container's own loopback only.
         return Image(
-            "rabbitmq:4", 5672, environment={"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-rabbit loopback_users []"}
+            "rabbitmq:4.1.4", 5672, environment={"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-rabbit loopback_users []"}
         )
 
     def find(self) -> Found:

@@ -22,7 +22,8 @@ class Redis:
         return f"redis://{host}:{port}"
 
     def image(self, host: str, port: int) -> Image:
-        return Image("redis:7", 6379, ("--appendonly", "yes", "--appendfsync", "everysec", "--protected-mode", "no"))
+        command = ("--appendonly", "yes", "--appendfsync", "everysec", "--protected-mode", "no")
+        return Image("redis:7.4.9", 6379, command)
 
     def find(self) -> Found:
         for program in ("redis-server", "valkey-server"):

@@ -36,16 +36,18 @@ def say_aloud(line: str) -> None:
     sys.stdout.flush()
 
 
-def provide(name: str, *, say: Say = say_aloud, settings: Settings | None = None) -> Broker:
+def provide(name: str | Recipe, *, say: Say = say_aloud, settings: Settings | None = None) -> Broker:
     """A running broker: from the environment, a container, an installed server, or one installed now.
 
-    `settings` are the server's own, by its own names (`{"maxmemory": "50mb"}`); None as a value leaves the server's
-    default where we would set another (`{"group.initial.rebalance.delay.ms": None}`). With settings a server of its
-    own is started on this machine, whatever the environment offers.
+    `name` is one of `NAMES`, or the recipe of a server of another kind. `settings` are the server's own, by its own
+    names (`{"maxmemory": "50mb"}`); None as a value leaves the server's default where we would set another
+    (`{"group.initial.rebalance.delay.ms": None}`). With settings a server of its own is started on this machine,
+    whatever the environment offers.
 
     Raises `BrokerUnavailable` with each way that was tried and why it failed.
     """
-    recipe = _recipe(name)
+    recipe = _recipe(name) if isinstance(name, str) else name
+    name = recipe.name
     ways: list[tuple[str, Callable[[], Broker]]] = [
         ("environment", lambda: _from_environment(recipe)),
         ("container", lambda: _in_container(recipe, say)),

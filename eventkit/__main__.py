@@ -1,0 +1,5 @@
+"""`python -m eventkit`: the same as the command `eventkit`."""
+
+from eventkit.cli import main
+
+main()

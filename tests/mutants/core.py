@@ -1,0 +1,254 @@
+"""Breaks of the core: mostly shown in memory, where a check takes a moment."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+_CONSUMING, _OUTCOMES, _COPIES = "eventkit/consuming.py", "eventkit/outcomes.py", "eventkit/copies.py"
+_LANES, _SUSPECTS, _OUTGOING = "eventkit/lanes.py", "eventkit/suspects.py", "eventkit/outgoing.py"
+
+CORE = (
+    Mutant(
+        "settle before the handler",
+        _CONSUMING,
+        "            how = await self._outcomes.decide(item)\n",
+        "            if self._consumer is not None:\n"
+        "                self._consumer.settle(item, Done())\n"
+        "            how = await self._outcomes.decide(item)\n",
+        "D6",
+    ),
+    Mutant(
+        "settle although the handler was cancelled by a stop",
+        _CONSUMING,
+        "            if self._outcomes.aborting:\n                how = RELEASE\n",
+        "            if self._outcomes.aborting:\n                how = Done()\n",
+        "D6",
+    ),
+    Mutant(
+        "count a release as an attempt",
+        _OUTCOMES,
+        "isinstance(error, KeyboardInterrupt) or (isinstance(error, asyncio.CancelledError) and self.aborting)",
+        "isinstance(error, KeyboardInterrupt)",
+        "L6",
+    ),
+    Mutant(
+        "drop the attempt header",
+        _COPIES,
+        'f"{attempt}", {h.ATTEMPT: str(attempt)}, failed_at)',
+        'f"{attempt}", {}, failed_at)',
+        "F1",
+    ),
+    Mutant(
+        "one attempt too many",
+        "eventkit/retry.py",
+        "return attempt < self.attempts and",
+        "return attempt <= self.attempts and",
+        "F3",
+    ),
+    Mutant(
+        "try again what the policy never retries",
+        "eventkit/retry.py",
+        " and not isinstance(error, (GiveUp, *self.never))",
+        "",
+        "F8",
+    ),
+    Mutant(
+        "try again without the delay",
+        _OUTCOMES,
+        "        due = now + waits if waits else None\n",
+        "        due = None\n",
+        "F4",
+    ),
+    Mutant(
+        "deliver a delayed publish at once",
+        _OUTCOMES,
+        "        if due is not None and due > now:\n",
+        "        if due is not None and due < now:\n",
+        "F4",
+    ),
+    Mutant(
+        "share a retry address between groups",
+        "eventkit/adapter.py",
+        'return Address("retry", self.name)',
+        'return Address("retry", self.name.partition(".")[0])',
+        "D9",
+    ),
+    Mutant(
+        "reuse a broker id for a copy",
+        _COPIES,
+        'h.MESSAGE_ID: f"{_id(delivery)}.{group.name}.{redriven(message)}.{step}",',
+        "h.MESSAGE_ID: _id(delivery),",
+        "F3",
+        "nats",
+    ),
+    Mutant(
+        "reuse a broker id for a redrive",
+        _COPIES,
+        'h.MESSAGE_ID: f"{original}.{group.name}.redrive.{count}",',
+        "h.MESSAGE_ID: original,",
+        "F12",
+        "nats",
+    ),
+    Mutant(
+        "redrive without counting",
+        _COPIES,
+        "        h.REDRIVEN: str(count),\n",
+        "",
+        "F12",
+    ),
+    Mutant(
+        "redrive with the attempts used up",
+        _COPIES,
+        '        h.ATTEMPT: "1",\n',
+        "",
+        "F12",
+    ),
+    Mutant(
+        "a dead letter that does not say where it came from",
+        _COPIES,
+        '        headers[h.ORIGIN] = str(address) + (f"|{address.physical}" if address.physical else "")\n',
+        "        pass\n",
+        "F7",
+    ),
+    Mutant(
+        "a stack of any length",
+        _COPIES,
+        "h.ERROR_STACK: stack if len(stack) <= STACK else _CUT.strip() + stack[-STACK:],",
+        "h.ERROR_STACK: stack,",
+        "F7",
+    ),
+    Mutant(
+        "a refusal as a failure",
+        _OUTCOMES,
+        "            return await self._rejected(entry, delivery, error, attempt)\n",
+        "            pass\n",
+        "F17",
+    ),
+    Mutant(
+        "emit although the handler failed",
+        _OUTCOMES,
+        "        except BaseException as error:  # noqa: BLE001 whatever a handler raises is a failure of its message\n"
+        "            return self._blame(error)\n"
+        "        self.counts.handled += 1\n",
+        "        except BaseException as error:  # noqa: BLE001 whatever a handler raises is a failure of its message\n"
+        "            if call.outgoing:\n"
+        "                await self.emitter.succeeded(entry, delivery, None, call.outgoing)\n"
+        "            return self._blame(error)\n"
+        "        self.counts.handled += 1\n",
+        "F15",
+    ),
+    Mutant(
+        "new ids for what goes out again",
+        _OUTGOING,
+        "                id=str(derived),\n",
+        "                id=str(uuid.uuid4()),\n",
+        "F16",
+    ),
+    Mutant(
+        "skip an unknown command",
+        _OUTCOMES,
+        '        if message.address.kind != "inbox" and not self._table.newer(message):\n',
+        "        if not self._table.newer(message):\n",
+        "R7",
+    ),
+    Mutant(
+        "skip a newer version",
+        _OUTCOMES,
+        '        if message.address.kind != "inbox" and not self._table.newer(message):\n',
+        '        if message.address.kind != "inbox":\n',
+        "R8",
+    ),
+    Mutant(
+        "run an expired request",
+        _OUTCOMES,
+        "        if deadline is not None and deadline <= now:\n",
+        "        if deadline is not None and deadline >= now:\n",
+        "Q1",
+    ),
+    Mutant(
+        "an undecodable message is skipped",
+        _OUTCOMES,
+        "            return await self._given_up(entry, delivery, Reason.UNDECODABLE, error, attempt)\n",
+        "            return DONE\n",
+        "F9",
+    ),
+    Mutant(
+        "a key is no lane",
+        _LANES,
+        "            if lane is not None:\n                lane.append(item)\n                return\n",
+        "            if lane is not None:\n                self._ready.append(item)\n                return\n",
+        "O2",
+    ),
+    Mutant(
+        "more at once than the concurrency",
+        _LANES,
+        "        if len(self._workers) < self._concurrency:\n",
+        "        if len(self._workers) < self._concurrency + 1:\n",
+        "S2",
+    ),
+    Mutant(
+        "one context for all messages",
+        _LANES,
+        "            context = base.copy()\n",
+        "            context = base\n",
+        "H2",
+    ),
+    Mutant(
+        "a cancellation ends the lane's worker",
+        _LANES,
+        "            if turns >= _TURNS or (worker.cancelling() and not self._closed):\n",
+        "            if turns >= _TURNS:\n",
+        "tests/unit/test_lanes.py::test_a_cancellation_that_took_no_effect_is_not_left_to_the_next",
+    ),
+    Mutant(
+        "no backpressure",
+        _CONSUMING,
+        "        if over > 0:\n",
+        "        if over > 1 << 62:\n",
+        "S3",
+    ),
+    Mutant(
+        "a stop that waits for nothing",
+        _CONSUMING,
+        "                    await self._wait_for(list(self._held))\n        except TimeoutError:",
+        "                    pass\n        except TimeoutError:",
+        "L5",
+    ),
+    Mutant(
+        "a settlement that failed is forgotten",
+        _CONSUMING,
+        "        self._clock.call_later(_SETTLE_AGAIN, again)\n",
+        "",
+        "F11",
+    ),
+    Mutant(
+        "a circuit that uses up attempts",
+        _OUTCOMES,
+        "            self._waiting[id(arrived)] = attempt\n            return wait\n",
+        "            self._waiting[id(arrived)] = attempt + 1\n            return wait\n",
+        "F14",
+    ),
+    Mutant(
+        "a suspect is condemned without a trial",
+        _SUSPECTS,
+        "            self._move(delivery, Suspicion(0, 0, alone=False))\n        elif not known.alone:",
+        "            self._task(delivery, self._quarantine(delivery))\n        elif not known.alone:",
+        "F13",
+        "redis",
+    ),
+    Mutant(
+        "a suspect runs beside others",
+        _SUSPECTS,
+        "                    await self._silence.come()\n                    await self._next()\n",
+        "                    await self._next()\n",
+        "F13",
+        "redis",
+    ),
+    Mutant(
+        "a fresh correlation for each message",
+        _OUTGOING,
+        "                correlation_id=parent.get(h.CORRELATION) or parent.get(h.CORRELATION_ID) or parent_id,\n",
+        "                correlation_id=None,\n",
+        "M3",
+    ),
+)

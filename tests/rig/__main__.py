@@ -1,0 +1,66 @@
+"""Runs the crash rig: `python -m tests.rig [--rounds 100] [--seed N] [NAME ...]`.
+
+python -m tests.rig redis --rounds 20          one broker, 20 rounds
+python -m tests.rig --page docs/reliability.md all of them, and the page of what was seen
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+from pathlib import Path
+
+from tests.rig import page, targets
+from tests.rig.run import Result, run
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def main() -> int:
+    """Returns the exit code: 1 if anything was lost, out of order or wrongly given up on."""
+    parser = argparse.ArgumentParser(prog="python -m tests.rig")
+    parser.add_argument("names", nargs="*", choices=[*targets.ALL, []], metavar="NAME", help=", ".join(targets.ALL))
+    parser.add_argument("--rounds", type=int, default=100, help="kills on each broker (100)")
+    parser.add_argument("--seed", type=int, default=None, help="draw the same rounds again; else a new one, printed")
+    parser.add_argument("--page", type=Path, default=None, help="write what was seen into this page")
+    parser.add_argument("--keep", type=Path, default=None, help="keep what the processes wrote, in this folder")
+    options = parser.parse_args()
+    good = True
+    for name in options.names or targets.ALL:
+        seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
+        with targets.target(name) as target:
+            keep = None if options.keep is None else options.keep / f"{name}-{seed}"
+            result = run(target, seed, options.rounds, _say, keep=keep)
+            good = good and result.good
+            _say(_line(result))
+            if options.page is not None:
+                page.add(options.page, result, target.version)
+    return 0 if good else 1
+
+
+def _line(result: Result) -> str:
+    count = result.count
+    said = (
+        f"{result.name}: seed {result.seed}, {result.rounds} rounds in {result.seconds:.0f} s: "
+        f"{count.acknowledged} acknowledged, {count.unknown} unknown, {len(count.lost)} lost, "
+        f"{count.duplicated} duplicated, {len(count.out_of_order)} out of order, {count.overtaken} overtaken, "
+        f"{len(count.wrong_letters)} wrong dead letters, {len(count.overtried)} tried too often; "
+        f"drained in {result.drained:.1f} s"
+    )
+    for what, found in (
+        ("lost", count.lost),
+        ("out of order", count.out_of_order),
+        ("wrong dead letter", count.wrong_letters),
+        ("tried too often", count.overtried),
+        ("red", result.red),
+    ):
+        said += "".join(f"\n  {what}: {one}" for one in found[:10])
+    return said
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,6 +7,7 @@ when a message is tried again, and what becomes of it, the core decides and says
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -261,6 +262,14 @@ class Adapter(Protocol):
 
     def browse(self, address: Address, /) -> AsyncIterator[Delivery]:
         """What is in a `dead` (or any other) address now, oldest first. Changes nothing, ends at the end."""
+        ...
+
+    def follow(self, address: Address, /) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        """What is put into a topic or an inbox from now on, in the order in which it comes there. Entering returns once
+        nothing more is missed; the iterator never ends by itself. No group is disturbed, nothing is settled, and
+        nothing of it stays on the broker, whatever becomes of this process. It goes on by itself after a lost
+        connection; what came meanwhile may be missed, and so may what comes faster than it is taken. Raises
+        NotProvisioned."""
         ...
 
     async def remove(self, deliveries: Sequence[Delivery], /) -> Sequence[Exception | None]:

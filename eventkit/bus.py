@@ -149,6 +149,11 @@ class Bus:
         """The port, for tools: to browse dead letters, to measure a backlog."""
         return self._adapter
 
+    @property
+    def serializer(self) -> Serializer:
+        """How bodies are written, where neither their class nor the service that sends them names another way."""
+        return self._serializer
+
     def health(self) -> Health:
         """Whether the broker can be reached now. What `run` gives knows of its services besides."""
         core = self._open()

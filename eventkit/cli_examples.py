@@ -44,7 +44,9 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "eventkit status --group shipping --json",
     ),
     "tail": (
-        "eventkit tail orders --from-start",
+        "eventkit tail orders",
+        "eventkit tail OrderPlaced inbox:shipping --key 7",
+        "eventkit tail orders --from-start --limit 10",
         "eventkit tail dead:shipping --from-start --type OrderPlaced --json",
     ),
     "doctor": (

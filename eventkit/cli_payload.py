@@ -78,8 +78,9 @@ def _unknown(cls: MessageClass, data: dict[str, object]) -> Sequence[str]:
     lines = []
     for word in data:
         if word not in names and word not in computed:
-            near = difflib.get_close_matches(word, sorted(names), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"its fields: {', '.join(sorted(names)) or 'none'}"
+            by_case = {name.lower(): name for name in sorted(names)}
+            near = difflib.get_close_matches(word.lower(), by_case, n=1)
+            hint = f"did you mean {by_case[near[0]]}?" if near else f"its fields: {', '.join(sorted(names)) or 'none'}"
             lines.append(f"{cls.__name__}.{word}: there is no such field; {hint}")
     return lines
 

@@ -63,6 +63,19 @@ def find(verb: Verb, said: str | None, modules: Sequence[str]) -> MessageClass:
     return cls
 
 
+def located(said: str) -> MessageClass | None:
+    """The class that a name means in the current folder, of whatever kind; None: it means none there."""
+    if not any(said in (one.type, one.name) for one in known()):
+        return None
+    sys.path[:0] = [str(root) for root in sources.import_roots(Path.cwd())]
+    try:
+        cls = _of_folder("publish", said)
+        routing(cls)
+    except (NotLoaded, DeclarationError) as error:
+        fail(str(error))
+    return cls
+
+
 def known() -> Sequence[sources.Declared]:
     """The message classes that the current folder declares."""
     return sources.messages(Path.cwd())

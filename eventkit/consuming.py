@@ -50,6 +50,7 @@ class Consuming:
             self._gatherer.submit = functools.partial(self._lanes.add, None)
         self._consumer: Consumer | None = None
         self._live = asyncio.Event()
+        self._stopping = False
         self._held: dict[int, Delivery] = {}
         self._started: set[int] = set()
         self._waiters: list[tuple[set[int], asyncio.Future[None]]] = []
@@ -91,6 +92,9 @@ class Consuming:
     async def deliveries(self, batch: Sequence[Delivery], /) -> None:
         if not self._live.is_set():  # before `consume` has returned, nothing could be settled
             await self._live.wait()
+        if self._stopping:  # handed over just before the pause: untouched, it is given back, and keeps its order
+            self._put_off(batch)
+            return
         self._outcomes.tell = log.isEnabledFor(logging.INFO)
         held, add, limit = self._held, self._lanes.add, self._suspects.limit
         for delivery in batch:
@@ -105,6 +109,14 @@ class Consuming:
             self._say_if_stalled()
         if over > 0:
             await self._wait_for(list(held)[:over])
+
+    def _put_off(self, batch: Sequence[Delivery]) -> None:
+        """Suspects are the exception."""
+        for delivery in batch:
+            if SUSPECT in delivery.message.headers:
+                self._held[id(delivery)] = delivery
+                if not self._suspects.put_off(delivery):
+                    del self._held[id(delivery)]
 
     def _say_if_stalled(self) -> None:
         """No more is delivered until some of what is held is settled: if that only waits, people should know."""
@@ -144,8 +156,9 @@ class Consuming:
         consumer = self._consumer
         if consumer is None:
             return
+        self._stopping = True
+        await self._suspects.close(timeout)
         consumer.pause()
-        self._suspects.close()
         waiting = list(self._held.items())
         in_order = self._adapter.capabilities.settles_in_order
         last = max((at for at, (key, _) in enumerate(waiting) if key in self._started), default=-1) if in_order else -1

@@ -61,7 +61,7 @@ class Lanes(Generic[T]):
         self._concurrency = concurrency
         self._later = later
         self._parked: dict[int, T] = {}
-        self._asleep: set[Hashable] = set()
+        self._asleep: dict[Hashable, _Lane] = {}
         self._context = copy_context()
         self._lanes: dict[Hashable, deque[T]] = {}
         self._ready: deque[T | _Lane] = deque()
@@ -103,11 +103,13 @@ class Lanes(Generic[T]):
                 self._ready.append(item)
             else:
                 dropped.append(item)
-        for lane in self._lanes.values():
+        for key, lane in list(self._lanes.items()):
             waiting = list(lane)
             lane.clear()
             for entry in waiting:
                 (lane if keep(entry) else dropped).append(entry)
+            if waiting and key in self._asleep and (not lane or lane[0] is not waiting[0]):
+                self._rouse(key, lane)
         for place, entry in list(self._parked.items()):
             if not keep(entry):
                 dropped.append(self._parked.pop(place))
@@ -177,7 +179,7 @@ class Lanes(Generic[T]):
             if isinstance(item, _Lane) and lane is not None:
                 if wait is not None:
                     lane.appendleft(first)
-                    self._asleep.add(item.key)
+                    self._asleep[item.key] = item
                     self._when(wait, functools.partial(self._ready_again, item))
                 elif lane:
                     ready.append(item)
@@ -231,8 +233,20 @@ class Lanes(Generic[T]):
 
         self._when(wait, again)
 
+    def _rouse(self, key: Hashable, lane: deque[T]) -> None:
+        """What this lane slept for was taken out: those behind it need not wait."""
+        del self._asleep[key]
+        if lane:
+            self._ready.append(_Lane(key))
+            if not self._awake:
+                self._wake()
+        else:
+            del self._lanes[key]
+
     def _ready_again(self, lane: _Lane) -> None:
-        self._asleep.discard(lane.key)
+        if self._asleep.get(lane.key) is not lane:
+            return  # what it slept for was taken out meanwhile
+        del self._asleep[lane.key]
         self._ready.append(lane)
         if not self._awake:
             self._wake()

@@ -12,6 +12,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import ClassVar
 
@@ -80,6 +81,7 @@ class Store:
         self.subscribers: dict[str, list[_Queue]] = {}
         self.queues: dict[str, _Queue] = {}
         self.dead: dict[str, dict[str, Message]] = {}
+        self.followers: dict[str, list[asyncio.Queue[Delivery]]] = {}
         self.count = itertools.count(1)
 
     def idle(self) -> bool:
@@ -141,6 +143,8 @@ class MemoryAdapter:
             return [Closed("the memory broker is not started")] * len(messages)
         put = self._put
         answers = [put(message) for message in messages]
+        if self._store.followers:
+            self._show(messages, answers)
         await asyncio.sleep(0)  # as a broker that answers: a loop of publishes leaves the others their turn
         return answers
 
@@ -169,6 +173,21 @@ class MemoryAdapter:
         else:
             for stored in list(self._store.topics.get(name, ())):
                 yield Delivery(stored.message, stored.position, None, None)
+
+    @asynccontextmanager
+    async def follow(self, address: Address, /) -> AsyncIterator[AsyncIterator[Delivery]]:
+        self._check_open()
+        if missing := self._missing(address):
+            raise NotProvisioned(f"missing in memory: {missing[0]}")
+        name, arrived = self._name(address), asyncio.Queue[Delivery]()
+        followers = self._store.followers.setdefault(name, [])
+        followers.append(arrived)
+        try:
+            yield _each(arrived)
+        finally:
+            followers.remove(arrived)
+            if not followers:
+                self._store.followers.pop(name, None)
 
     async def remove(self, deliveries: Sequence[Delivery], /) -> Sequence[Exception | None]:
         for delivery in deliveries:
@@ -264,6 +283,12 @@ class MemoryAdapter:
         else:
             return self._delay(message, stored_as)
         return None
+
+    def _show(self, messages: Sequence[Message], answers: Sequence[Exception | None]) -> None:
+        """To those who follow."""
+        for message, answer in zip(messages, answers, strict=True):
+            for arrived in self._store.followers.get(self._name(message.address), ()) if answer is None else ():
+                arrived.put_nowait(Delivery(message, f"{next(self._store.count)}", None, None))
 
     def _delay(self, message: Message, position: str) -> Exception | None:
         queue = self._store.queues.get(self._naming.group(message.address.name))
@@ -385,3 +410,8 @@ def _seconds_until(due: datetime | None, clock: Clock) -> float:
 
 
 __all__ = ["MemoryAdapter", "MemoryConsumer", "Store"]
+
+
+async def _each(arrived: asyncio.Queue[Delivery]) -> AsyncIterator[Delivery]:
+    while True:
+        yield await arrived.get()

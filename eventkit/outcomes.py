@@ -171,7 +171,12 @@ class Outcomes:
         deadline = _time(message, h.EXPIRY)
         if deadline is not None and deadline <= now:
             self.counts.expired += 1
-            log.info("%s: %s expired before it was started; nobody waits for it", self._group.name, about(message))
+            log.info(
+                "%s: %s expired before it was started; nobody waits for it",
+                self._group.name,
+                about(message),
+                extra=self._fields(delivery, copies.attempt(message)),
+            )
             return DONE
         entry = self._table.find(message)
         if entry is None:
@@ -193,6 +198,7 @@ class Outcomes:
                 "%s: no handler here takes %s, version %s; it waits on the broker for a replica that does, "
                 "an hour at most",
                 *(self._group.name, about(message), _version(message)),
+                extra=self._fields(delivery, copies.attempt(message)),
             )
         return Move(copies.wait(delivery, self._group, due=self._clock.now() + UNKNOWN_WAIT))
 
@@ -373,7 +379,12 @@ class Outcomes:
             self.counts.repeated += 1
             if entry.circuit is not None:
                 self._breaker(entry).dropped(arrived)
-            log.info("%s: %s was handled before, and is dropped", self._group.name, about(delivery.message))
+            log.info(
+                "%s: %s was handled before, and is dropped",
+                self._group.name,
+                about(delivery.message),
+                extra=self._fields(delivery, attempt),
+            )
             self._happened(What.REPEATED, delivery, content, attempt=attempt)
             return DONE
         if isinstance(ending, repeats.Refused):

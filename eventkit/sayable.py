@@ -27,7 +27,11 @@ from pydantic.fields import FieldInfo
 from eventkit.errors import DeclarationError
 
 _SECRETS = (SecretStr, SecretBytes, Secret)
-_SERIALIZERS = (PlainSerializer, WrapSerializer, SerializeAsAny)
+_SERIALIZERS: tuple[type[Any], ...] = (
+    PlainSerializer,
+    WrapSerializer,
+    typing.cast("type[Any]", SerializeAsAny),  # for type checkers it is no class
+)
 
 
 def check_declared(cls: type[BaseModel]) -> None:

@@ -174,8 +174,8 @@ def _text(request: Request, form: str, options: Mapping[str, Any]) -> str:
     attached = _attached(request)
     known = attached.texts.get(form)
     if known is None:
-        broker = attached.bus.broker
-        document = asyncapi.document(*attached.services, **{"broker": broker, **options})
+        of_bus = {"broker": attached.bus.broker, "content_type": attached.bus.serializer.content_type}
+        document = asyncapi.document(*attached.services, **{**of_bus, **options})
         if form == "page":
             page = _page()
             assert page is not None

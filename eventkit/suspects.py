@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import copy_context
 from datetime import timedelta
 from typing import Any
@@ -37,6 +38,9 @@ _FLUSH = 5.0
 """Seconds that making sure of the settlements may take."""
 _REST = (0.05, 5.0)
 """Seconds in which others run between two that run alone: as long as they were kept waiting, within these bounds."""
+_MISSED, _LONGEST_REST = 1.5, 60.0
+"""How much longer others run for each copy in a row that did not come in time: it stands behind a long queue, or other
+replicas get most of them, and keeping quiet for it is of no use."""
 
 
 class Silence:
@@ -113,6 +117,10 @@ class Suspects:
         self._clearing: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._began = asyncio.Event()
+        self._marked = False
+        """Is a copy on its way here that is to run alone?"""
+        self._missed = 0
+        """Copies in a row that did not come in time."""
 
     def join(
         self,
@@ -154,11 +162,25 @@ class Suspects:
             del self._waiting[id(delivery)]
             self._move(delivery, copies.suspicion(delivery.message) or Suspicion(0, 0, alone=False))
 
-    def close(self) -> None:
-        """Ask for silence no more: what waits is put back, what runs goes on."""
+    async def close(self, timeout: float) -> None:
+        """Ask for silence no more: what waits is put back, what runs goes on. A copy that is on its way here is waited
+        for, `timeout` seconds at most: given back unread, it would look as if it had killed its process."""
         self.put_back(lambda _: True)
+        if self._marked:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(timeout, _COMES)):
+                    await self._began.wait()
         if self._clearing is not None:
             self._clearing.cancel()
+
+    def put_off(self, delivery: Delivery) -> bool:
+        """Put it back as one that was not begun, which its return alone would not say; False: that may say enough."""
+        known = copies.suspicion(delivery.message)
+        if known is None or not known.alone or (delivery.deliveries or 1) > 1:
+            return False
+        self._began.set()
+        self._settle(delivery, self._unbegun(delivery))
+        return True
 
     async def stop(self) -> None:
         """Cancel what runs. It is put back."""
@@ -187,26 +209,31 @@ class Suspects:
                 self._silence.hold()
                 try:
                     await self._silence.come()
-                    await self._next()
+                    self._missed = 0 if await self._next() else self._missed + 1
                 finally:
                     self._silence.free()
                 least, most = _REST
-                await asyncio.sleep(min(max(loop.time() - began, least), most))
+                rest = min(max(loop.time() - began, least), most) * _MISSED ** min(self._missed, 20)
+                await asyncio.sleep(min(rest, _LONGEST_REST))
 
-    async def _next(self) -> None:
-        """Put the mark on the broker, and keep quiet until the copy that bears it has run."""
+    async def _next(self) -> bool:
+        """Put the mark on the broker, and keep quiet until the copy that bears it has run; False: it did not come."""
         if not self._waiting:
-            return
+            return True
         delivery = self._waiting.pop(next(iter(self._waiting)))
         known = copies.suspicion(delivery.message) or Suspicion(0, 0, alone=False)
         self._began.clear()
         self._move(delivery, known._replace(runs=known.runs + 1, alone=True))
+        self._marked = True
         try:
             async with asyncio.timeout(_COMES):
                 await self._began.wait()
         except TimeoutError:
-            return
+            return False
+        finally:
+            self._marked = False
         await self._silence.come()
+        return True
 
     # running alone
 

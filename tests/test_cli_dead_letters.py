@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -274,6 +275,47 @@ def test_an_unreachable_broker(alone: Place, real: str) -> None:
     assert "s3cret" not in output
 
 
+def test_tail_follows(place: Place, real: str) -> None:
+    async def story() -> None:
+        assert (await place.run("topics", "create", "shop:service"))[0] == 0
+        bus = eventkit.connect(real, place.env["EVENTKIT_URL"], namespace=place.env["EVENTKIT_NAMESPACE"])
+        every = Program(*EVENTKIT, "tail", "Parcel", "inbox:worker", "--limit", "4", cwd=place.folder, env=place.env)
+        one = Program(
+            *(*EVENTKIT, "tail", "parcels", "sent", "--key", "parcel 2", "--limit", "1", "--json"),
+            cwd=place.folder,
+            env=place.env,
+        )
+        with every, one:
+            async with bus:
+                await asyncio.to_thread(every.wait_for, f"following Parcel and inbox:worker on {real}; Ctrl-C ends it")
+                await asyncio.to_thread(one.wait_for, "following parcels and sent")
+                await bus.publish_many([Parcel(name=f"parcel {n}") for n in range(3)])
+                await bus.send(Weigh(number=1))
+                await asyncio.to_thread(every.wait_for, r"(?s)parcel 2.*\{.*Weigh|Weigh.*parcel 2.*\{")
+                assert await asyncio.to_thread(every.wait) == 0, every.output
+                assert await asyncio.to_thread(one.wait) == 0, one.output
+        assert [line.split("  ")[2] for line in every.output.splitlines() if "  Parcel  " in line] == [
+            f"parcel {n}" for n in range(3)
+        ]
+        (shown,) = [json.loads(line) for line in one.output.splitlines() if line.startswith("{")]
+        assert (shown["type"], shown["key"], json.loads(shown["body"])) == ("Parcel", "parcel 2", {"name": "parcel 2"})
+        found = {group["group"]: group for group in await place.json("status", "shop:service")}
+        assert (found["worker"]["ready"], found["worker.audit"]["ready"]) == (4, 3), "it took something from a group"
+
+    asyncio.run(story())
+
+
+def test_ctrl_c_ends_a_tail_in_order(place: Place) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        pytest.skip("whoever runs these tests has them, and all that they start, ignore Ctrl-C")
+    assert place.run_blocking("topics", "create", "shop:service")[0] == 0
+    with Program(*EVENTKIT, "tail", "parcels", cwd=place.folder, env=place.env) as program:
+        program.wait_for("following parcels")
+        program.tell(signal.SIGINT)
+        assert program.wait(20) == 0, program.output
+        assert "Traceback" not in program.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -286,7 +328,8 @@ def test_an_unreachable_broker(alone: Place, real: str) -> None:
         (("dead-letters", "discard", "--all", "-g", "worker"), "say --yes"),
         (("status",), "say whose"),
         (("status", "shop:service"), "the memory broker lives inside the process"),
-        (("tail", "orders"), "--from-start"),
+        (("tail", "orders"), "the memory broker lives inside the process"),
+        (("tail", "dead:orders"), "dead:orders cannot be followed: --from-start shows what it holds"),
         (("tail", "letter:orders", "--from-start"), "write orders, or inbox:shipping"),
         (("topics", "create", "shop:servic"), "did you mean shop:service?"),
     ],

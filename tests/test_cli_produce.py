@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -23,10 +24,12 @@ import pytest
 
 import eventkit
 from eventkit import Context, GiveUp, Reject, Retry, Service
+from eventkit.asyncapi.snippets import at_prompt
 from eventkit.contract.checks import eventually, fresh_namespace
 from eventkit.testing.brokers import Broker
 from tests import selling
 from tests.programs import EVENTKIT, environment
+from tests.prompt import Done, each
 from tests.selling import Ask, Book, OrderPlaced, Quote, Tick
 from tests.wanted import wanted
 
@@ -39,19 +42,6 @@ service = eventkit.Service("shop")
 @service.handler
 async def placed(event: OrderPlaced) -> None: ...
 """
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def complaints(self) -> list[str]:
-        return self.err.splitlines()
 
 
 @dataclass
@@ -74,9 +64,8 @@ class Place:
         )
         return Done(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
-    async def all(self, *commands: tuple[str, ...], given: str | None = None) -> list[Done]:
-        """Side by side; each is what one of them said."""
-        return await asyncio.gather(*(asyncio.to_thread(self.run, *words, given=given) for words in commands))
+    def each(self, *commands: tuple[str, ...]) -> list[Done]:
+        return each(self.folder, commands, self.env)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -127,7 +116,7 @@ class Shop:
             if command.wish == "broken":
                 raise GiveUp("the till is stuck")
             if command.wish == "slow":
-                await asyncio.sleep(5)
+                await asyncio.sleep(3)
             return Quote(price=Decimal("7.50"), note=f"für {command.wish}\x9b")
 
 
@@ -162,6 +151,10 @@ def test_events_reach_their_handlers(place: Place) -> None:
                     place.run, "publish", "Tick", '{"number": 9}', "--count", "4", "--json", "--from", "messages"
                 ),
             )
+            # what the page shows for a message is that command
+            shown = at_prompt("event", "messages", "Tick", {"number": 7}, False)
+            assert shlex.split(shown)[:3] == ["eventkit", "publish", "messages:Tick"]
+            assert (await asyncio.to_thread(place.run, *shlex.split(shown)[1:])).code == 0
             assert (one.code, one.err) == (0, "")
             assert json.loads(one.out) == {
                 "id": "i1",
@@ -182,10 +175,10 @@ def test_events_reach_their_handlers(place: Place) -> None:
             assert (many.code, many.err) == (0, "")
             ids = [json.loads(line)["id"] for line in many.out.splitlines()]
             assert len(set(ids)) == 4
-            await eventually(lambda: sorted(shop.ticks) == [1, 3, 5, 9, 9, 9, 9], "all ticks")
+            await eventually(lambda: sorted(shop.ticks) == [1, 3, 5, 7, 9, 9, 9, 9], "all ticks")
             assert shop.ids[9] == set(ids)
             await eventually(lambda: len(shop.orders) == 2, "both orders")
-            (event, context, _), (late, about, came) = shop.orders
+            (event, context, _), (late, about, came) = sorted(shop.orders, key=lambda one: one[0].order_id)
             assert (event.total, event.placed_by) == (Decimal("7.10"), "Ada")
             assert (context.id, context.key, context.correlation_id) == ("i1", "k 1", "c1")
             assert {name: context.headers[name] for name in ("tenant", "x-of")} == {"tenant": "a=b", "x-of": "é"}
@@ -293,8 +286,10 @@ def test_what_is_wrong_is_one_line_for_each_thing(alone: Place) -> None:
         (
             ("publish", "Book", "{}"),
             [
-                "Book is a command, which is sent to the service that owns it: eventkit send Book, "
-                "or eventkit request Book to wait for its reply"
+                (
+                    "Book is a command, which is sent to the service that owns it: eventkit send Book, "
+                    "or eventkit request Book to wait for its reply"
+                )
             ],
         ),
         (("send", "Tick"), ["Tick is an event, which is published: eventkit publish Tick"]),
@@ -312,8 +307,10 @@ def test_what_is_wrong_is_one_line_for_each_thing(alone: Place) -> None:
         (
             ("publish", "Tick", "{number: 1}"),
             [
-                "malformed JSON: key must be a string at line 1 column 2; put it in single quotes, so that the shell "
-                """leaves its double quotes: '{"name": "value"}'"""
+                (
+                    "malformed JSON: key must be a string at line 1 column 2; put it in single quotes, so that the "
+                    """shell leaves its double quotes: '{"name": "value"}'"""
+                )
             ],
         ),
         (("publish", "Tick", '{"number": 1}', "--key", "7"), ["--key: Tick has no key, since its class says no key="]),
@@ -339,13 +336,15 @@ def test_what_is_wrong_is_one_line_for_each_thing(alone: Place) -> None:
         (
             ("publish", "messages:Tik"),
             [
-                "there is no 'Tik' in messages; did you mean messages:Tick? known here: messages:Tick, messages:Ask, "
-                "messages:Book, messages:OrderPlaced, messages:Unowned"
+                (
+                    "there is no 'Tik' in messages; did you mean messages:Tick? known here: messages:Tick, "
+                    "messages:Ask, messages:Book, messages:OrderPlaced, messages:Unowned"
+                )
             ],
         ),
         (("publish", "Tick", "--from", "shop:servce"), ["there is no 'servce' in shop; did you mean shop:service?"]),
     ]
-    asked = asyncio.run(alone.all(*(words for words, _ in cases)))
+    asked = alone.each(*(words for words, _ in cases))
     for (words, expected), done in zip(cases, asked, strict=True):
         assert (done.code, done.out) == (2, ""), words
         assert [line.removeprefix("eventkit: ") for line in done.complaints] == expected[: len(done.complaints)], words
@@ -353,12 +352,10 @@ def test_what_is_wrong_is_one_line_for_each_thing(alone: Place) -> None:
 
 
 def test_memory_is_refused_since_nobody_would_get_it(alone: Place) -> None:
-    asked = asyncio.run(
-        alone.all(
-            ("publish", "Tick", '{"number": 1}'),
-            ("send", "Book", '{"order_id": "1"}', "--broker", "memory"),
-            ("request", "Ask", '{"wish": "tea"}'),
-        )
+    asked = alone.each(
+        ("publish", "Tick", '{"number": 1}'),
+        ("send", "Book", '{"order_id": "1"}', "--broker", "memory"),
+        ("request", "Ask", '{"wish": "tea"}'),
     )
     for done in asked:
         assert (done.code, done.out) == (2, "")
@@ -381,12 +378,10 @@ def test_a_class_that_two_modules_declare_must_be_chosen(alone: Place) -> None:
     (alone.folder / "other.py").write_text("import eventkit as ek\nclass Tick(ek.Event, topic='other'):\n    x: int\n")
     (alone.folder / "test_other.py").write_text("raise SystemExit('a test was imported')\n")
     (alone.folder / "script.py").write_text("raise SystemExit('a script was imported')\n")
-    many, one, by_module = asyncio.run(
-        alone.all(
-            ("publish", "Tick", "{}"),
-            ("publish", "other:Tick", '{"x": ""}'),
-            ("publish", "Tick", '{"x": ""}', "--from", "other"),
-        )
+    many, one, by_module = alone.each(
+        ("publish", "Tick", "{}"),
+        ("publish", "other:Tick", '{"x": ""}'),
+        ("publish", "Tick", '{"x": ""}', "--from", "other"),
     )
     assert many.err == "eventkit: there is more than one Tick: say which, messages:Tick or other:Tick\n"
     for done in (one, by_module):

@@ -9,12 +9,14 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import eventkit
+from eventkit.cli_run import _Order
 from eventkit.contract.checks import fresh_namespace
 from eventkit.supervisor import _Slot
 from eventkit.testing.brokers import Broker
@@ -237,6 +239,23 @@ def test_one_that_dies_again_and_again_waits_longer_each_time() -> None:
         slot.failures += 1
         delays.append(slot.delay())
     assert delays == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_what_a_worker_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EVENTKIT_HEALTH_PORT", raising=False)
+    url = "redis://someone:s3cret@there"
+    order = _Order(["a:b"], "redis", url, Path("x.env"), 3, "info", "json", 8000, "0.0.0.0", debug=True)
+    assert " ".join(order.arguments(2)) == (
+        "--env-file x.env --workers 3 --log-level info --log-format json --health-port 8001 --health-host 0.0.0.0 "
+        "--debug a:b"
+    ), "a list of processes shows no password"
+    assert order.environment({"EVENTKIT_URL": "before", "PATH": "p"}) == {
+        "EVENTKIT_BROKER": "redis",
+        "EVENTKIT_URL": url,
+        "PATH": "p",
+    }
+    ports = [replace(order, health_port=port).port(3) for port in (None, 0, 9000)]
+    assert ports == [None, 0, 9002]
 
 
 def test_an_assignment_is_read_as_it_was_said() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, Self
 
 from pydantic_settings import BaseSettings
@@ -25,6 +26,7 @@ from eventkit.adapter import (
 )
 from eventkit.adopting import BrokerObject, look
 from eventkit.errors import Closed
+from eventkit_kafka import follow
 from eventkit_kafka.clients import Clients
 from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.consume import GroupConsumer
@@ -118,6 +120,10 @@ class KafkaAdapter:
     async def browse(self, address: Address, /) -> AsyncIterator[Delivery]:
         async for delivery in self._open.stock.browse(address):
             yield delivery
+
+    def follow(self, address: Address, /) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        cluster = self._open.cluster
+        return follow.follow(cluster.clients, cluster.topics, address, cluster.provisioner.topic(address))
 
     async def remove(self, deliveries: Sequence[Delivery], /) -> Sequence[Exception | None]:
         return await self._open.stock.remove(deliveries)

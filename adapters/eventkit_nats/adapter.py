@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, NamedTuple, Self
 
 from pydantic_settings import BaseSettings
@@ -24,6 +25,7 @@ from eventkit.adapter import (
 )
 from eventkit.adopting import BrokerObject
 from eventkit.errors import Closed
+from eventkit_nats import follow
 from eventkit_nats.adopted import adopted
 from eventkit_nats.browse import Browser
 from eventkit_nats.consume import GroupConsumer
@@ -137,6 +139,10 @@ class NatsAdapter:
 
     def browse(self, address: Address, /) -> AsyncIterator[Delivery]:
         return self._started().browser.browse(address)
+
+    def follow(self, address: Address, /) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        parts = self._started()
+        return follow.follow(parts.link, parts.exchange, parts.topology, address)
 
     async def remove(self, deliveries: Sequence[Delivery], /) -> Sequence[Exception | None]:
         return await self._started().browser.remove(deliveries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import ClassVar, Self
 
@@ -105,6 +106,9 @@ class RabbitAdapter:
 
     def browse(self, address: Address, /) -> AsyncIterator[Delivery]:
         return self._now().browser.browse(address)
+
+    def follow(self, address: Address, /) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        return self._now().follow(address)
 
     async def remove(self, deliveries: Sequence[Delivery], /) -> Sequence[Exception | None]:
         return await self._now().browser.remove(deliveries)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from aiormq import exceptions as amqp
 
 from eventkit import headers as h
-from eventkit.adapter import Address, Consumer, Group, Message, Provision, Receive
-from eventkit_rabbit import delay
+from eventkit.adapter import Address, Consumer, Delivery, Group, Message, Provision, Receive
+from eventkit_rabbit import delay, follow
 from eventkit_rabbit.browse import Browser
 from eventkit_rabbit.confirms import Answer, Job
 from eventkit_rabbit.consume import RabbitConsumer
@@ -79,6 +80,9 @@ class Running:
                     self._created[one.name] = one
                 else:
                     self._created.pop(one.name, None)
+
+    def follow(self, address: Address) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        return follow.follow(self._consuming, address, self._names.exchange(address))
 
     # --- publish ---
 

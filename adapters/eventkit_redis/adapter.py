@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, Self
 
 from faststream.redis import RedisBroker
@@ -26,7 +27,7 @@ from eventkit.adapter import (
 )
 from eventkit.adopting import BrokerObject, look
 from eventkit.errors import Closed
-from eventkit_redis import browse, server, topology
+from eventkit_redis import browse, follow, server, topology
 from eventkit_redis.consume import Links, StreamConsumer
 from eventkit_redis.keys import Keys
 from eventkit_redis.link import Connect, Link
@@ -133,6 +134,11 @@ class RedisAdapter:
     def browse(self, address: Address) -> AsyncIterator[Delivery]:
         link, _ = self._started()
         return browse.browse(link, self._keys, address)
+
+    def follow(self, address: Address) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        self._started()
+        assert self._connect is not None
+        return follow.follow(self._connect, address, self._keys.stream(address))
 
     async def remove(self, deliveries: Sequence[Delivery]) -> Sequence[Exception | None]:
         link, _ = self._started()

@@ -57,6 +57,7 @@ def _retry(attempts: int) -> Retry:
 async def attempt_counts_up(backend: Backend) -> None:
     service = Service("worker", retry=_retry(5))
     seen: list[tuple[Job, int, str, str | None, dict[str, str]]] = []
+    elsewhere: list[int] = []
 
     @service.handler
     async def job(event: Job, context: Context) -> None:
@@ -64,13 +65,21 @@ async def attempt_counts_up(backend: Backend) -> None:
         if context.attempt < 4:
             raise RuntimeError("not yet")
 
+    @service.handler(group="audit")
+    async def audit(event: Job, context: Context) -> None:
+        elsewhere.append(context.attempt)
+        if context.attempt < 2:
+            raise RuntimeError("not yet")
+
     async with bus(backend, fresh_namespace()) as b, b.run(service) as running:
         await b.publish(Job(name="a", number=7), id="job-7", headers={"x-tenant": "north"})
         await eventually(lambda: running.counts["worker"].handled, "the fourth attempt succeeds")
+        await eventually(lambda: running.counts["worker.audit"].handled, "so does the second, in another group")
         await stays(lambda: len(seen) == 4, "it came again after it had succeeded", 0.2)
         counts = running.counts["worker"]
     assert seen == [(Job(name="a", number=7), n, "job-7", "a", {"x-tenant": "north"}) for n in (1, 2, 3, 4)]
     assert (counts.retried, counts.handled, counts.dead) == (3, 1, 0)
+    assert elsewhere == [1, 2], f"a group got another's retries: {elsewhere}"
 
 
 @check("F3", "a message that goes on failing is tried exactly as often as its policy says, then it is a dead letter")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import cast
 
 from eventkit.adapter import (
@@ -69,6 +70,9 @@ class Refusing:
 
     def browse(self, address: Address, /) -> AsyncIterator[Delivery]:
         return self._adapter.browse(address)
+
+    def follow(self, address: Address, /) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        return self._adapter.follow(address)
 
     async def remove(self, deliveries: Sequence[Delivery], /) -> Sequence[Exception | None]:
         if self.refuses_removal:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, inspect, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from eventkit import headers as h
 from eventkit.adapter import Message
@@ -20,6 +20,8 @@ from eventkit.sql.tables import handled, metadata, outbox, relay
 _SHOWN = 200
 """Characters that are kept where only people read them."""
 _LEADER = "outbox"
+_CONTENDED = ("40001", "40P01")
+"""SQLSTATE of a serialization failure, and of a deadlock."""
 
 
 def now() -> datetime:
@@ -43,8 +45,8 @@ def claim(connection: Connection, mark: Mark) -> Handled | Busy | None:
             return None
     except IntegrityError:
         connection.rollback()
-    except OperationalError as error:
-        if is_locked(error):
+    except DBAPIError as error:
+        if _is_contended(error):
             return Busy()
         raise
     return look_up(connection, mark) or Busy()
@@ -238,9 +240,9 @@ def missing_tables(connection: Connection) -> list[str]:
     return [table.name for table in metadata.sorted_tables if not looking.has_table(table.name)]
 
 
-def is_locked(error: BaseException) -> bool:
-    """SQLite: another process is writing."""
-    return "database is locked" in str(getattr(error, "orig", error))
+def _is_contended(error: DBAPIError) -> bool:
+    """Another transaction is in the way: of SQLite's only writer, or at an isolation level that lets one of two win."""
+    return getattr(error.orig, "sqlstate", None) in _CONTENDED or "database is locked" in str(error.orig)
 
 
 def _for_people(text: str) -> str:

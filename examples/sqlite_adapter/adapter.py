@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+import uuid
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import ClassVar
 
@@ -28,12 +31,15 @@ from eventkit.adapter import (
 from eventkit.errors import NotProvisioned, SettingsError
 from eventkit.names import Naming
 from examples.sqlite_adapter import storage
-from examples.sqlite_adapter.consumer import Reading, SqliteConsumer
+from examples.sqlite_adapter.consumer import Follower, Reading, SqliteConsumer
 from examples.sqlite_adapter.storage import File
 
 _SCHEME = "sqlite:///"
 _POLL = 0.01
 """Seconds between looks whether another process has changed the file."""
+_FOLLOWED = 256
+_STOP = 1.0
+"""Seconds that the end of following may take."""
 
 
 class SqliteSettings(BaseSettings):
@@ -115,19 +121,22 @@ class SqliteAdapter:
         return answers
 
     async def consume(self, group: Group, receive: Receive, /, *, in_flight: int) -> SqliteConsumer:
-        lease = self._settings.lease.total_seconds()
-        name, sources = self._naming.group(group.name), (*group.sources, group.retry)
-        passing = any(source.kind == "reply" for source in group.sources)
-        if passing:
-            name, sources = self._channel(group.sources[0]), group.sources
-            await self._file.change(storage.open_passing, name, time.time() + lease)
-        else:
-            self._check(await self._file.read(storage.missing, [], self._reads(group)))
-        channels = {self._channel(source): source for source in sources}
-        reading = Reading(name, channels, self._channel, in_flight, lease, self._settings.message_bytes, passing)
-        consumer = SqliteConsumer(reading, self._file, receive, self._client, self._wake)
-        self._consumers = {one for one in self._consumers if not one.stopped} | {consumer}
-        return consumer
+        if any(source.kind == "reply" for source in group.sources):
+            reply = group.sources[0]
+            return await self._pass(self._channel(reply), reply, receive, in_flight)
+        self._check(await self._file.read(storage.missing, [], self._reads(group)))
+        channels = {self._channel(source): source for source in (*group.sources, group.retry)}
+        return self._consumer(self._reading(self._naming.group(group.name), channels, in_flight), receive)
+
+    @asynccontextmanager
+    async def follow(self, address: Address, /) -> AsyncIterator[AsyncIterator[Delivery]]:
+        channel, follower = self._channel(address), Follower()
+        self._check(await self._file.read(storage.missing, [channel], []))
+        consumer = follower.consumer = await self._pass(f"{channel} {uuid.uuid4().hex}", address, follower, _FOLLOWED)
+        try:
+            yield follower.each()
+        finally:
+            await consumer.stop(_STOP)
 
     async def browse(self, address: Address, /) -> AsyncIterator[Delivery]:
         channel, last = self._channel(address), 0
@@ -143,6 +152,22 @@ class SqliteAdapter:
 
     async def measure(self, group: Group, /) -> Backlog:
         return await self._file.read(storage.measure, self._naming.group(group.name), self._channel(group.dead))
+
+    async def _pass(self, name: str, address: Address, receive: Receive, in_flight: int) -> SqliteConsumer:
+        """Consume with a group that ends with its consumer."""
+        channel = self._channel(address)
+        reading = replace(self._reading(name, {channel: address}, in_flight), passing=channel)
+        await self._file.change(storage.keep_passing, name, channel, time.time() + reading.lease)
+        return self._consumer(reading, receive)
+
+    def _reading(self, name: str, channels: Mapping[str, Address], in_flight: int) -> Reading:
+        limits = self._settings
+        return Reading(name, channels, self._channel, in_flight, limits.lease.total_seconds(), limits.message_bytes)
+
+    def _consumer(self, reading: Reading, receive: Receive) -> SqliteConsumer:
+        consumer = SqliteConsumer(reading, self._file, receive, self._client, self._wake)
+        self._consumers = {one for one in self._consumers if not one.stopped} | {consumer}
+        return consumer
 
     async def _watch(self) -> None:
         """Wakes the consumers when another process has changed the file."""

@@ -7,10 +7,10 @@ import contextlib
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from eventkit.adapter import Address, Delivery, Move, Receive, Settlement
+from eventkit.adapter import DONE, Address, Delivery, Move, Receive, Settlement
 from eventkit.errors import EventkitError
 from examples.sqlite_adapter import storage
 from examples.sqlite_adapter.storage import File
@@ -19,6 +19,8 @@ _BATCH = 256
 """Messages taken in one transaction at most."""
 _AGAIN = 0.2
 """Seconds between attempts while the file cannot be read."""
+_GAP = 0.005
+"""Seconds without a transaction of ours, after each: else one busy consumer would never let the others in."""
 _FAILURES = (sqlite3.Error, EventkitError)
 
 
@@ -35,8 +37,8 @@ class Reading:
     lease: float
     limit: int
     """The largest message in bytes."""
-    passing: bool
-    """The group ends with this consumer."""
+    passing: str | None = None
+    """The one channel of a group that ends with this consumer. None: the group stays."""
 
 
 class SqliteConsumer:
@@ -94,7 +96,7 @@ class SqliteConsumer:
                 with contextlib.suppress(*_FAILURES):
                     await self.flush(timeout)
                 await self._file.change(storage.give_back, self._reading.group, self._holder)
-                if self._reading.passing:
+                if self._reading.passing is not None:
                     await self._file.change(storage.close_passing, self._reading.group)
         self.stopped = True
         self._changed()
@@ -117,6 +119,7 @@ class SqliteConsumer:
             if rows:
                 self._held.update(row[0] for row in rows)
                 await self._receive.deliveries([self._delivery(row) for row in rows])
+                await asyncio.sleep(_GAP)
                 continue
             wait = None if next_free is None else max(next_free - time.time(), 0.001)
             with contextlib.suppress(TimeoutError):
@@ -131,14 +134,17 @@ class SqliteConsumer:
         reading = self._reading
         while True:
             await asyncio.sleep(reading.lease / 3)
+            until = time.time() + reading.lease
             with contextlib.suppress(*_FAILURES):  # `_read` meets them too, and says so
-                await self._file.change(storage.renew, reading.group, self._holder, time.time() + reading.lease)
+                await self._file.change(storage.renew, reading.group, self._holder, until)
+                if reading.passing is not None:
+                    await self._file.change(storage.keep_passing, reading.group, reading.passing, until)
 
     async def _settle(self) -> Exception | None:
         """All that is asked for, until nothing more is. The last error."""
-        await asyncio.sleep(0)  # what is settled in one turn goes into one transaction
         reading, last = self._reading, None
         while self._asked:
+            await asyncio.sleep(_GAP)  # what is settled meanwhile goes into the same transaction
             asked, self._asked = self._asked, []
             rows = [
                 (
@@ -161,3 +167,27 @@ class SqliteConsumer:
                     self._held.discard(int(delivery.position))
             self._changed()
         return last
+
+
+class Follower:
+    """A `Receive` that has everything settled, and shows it."""
+
+    def __init__(self) -> None:
+        self.consumer: SqliteConsumer | None = None
+        self._arrived = asyncio.Queue[Delivery](_BATCH)
+
+    async def deliveries(self, batch: Sequence[Delivery], /) -> None:
+        for delivery in batch:
+            await self._arrived.put(delivery)
+            if self.consumer is not None:
+                self.consumer.settle(delivery, DONE)
+
+    async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool], /) -> None:
+        """There are no parts that another consumer could take over."""
+
+    def unsettled(self, delivery: Delivery, how: Settlement, error: Exception, /) -> None:
+        """It goes with its group."""
+
+    async def each(self) -> AsyncIterator[Delivery]:
+        while True:
+            yield await self._arrived.get()

@@ -181,18 +181,21 @@ def give_back(db: Connection, group: str, holder: str) -> None:
 def renew(db: Connection, group: str, holder: str, until: float) -> None:
     """The leases of all that it still holds."""
     db.execute("UPDATE pending SET free_from = ? WHERE grp = ? AND holder = ?", (until, group, holder))
-    db.execute("UPDATE groups SET until = ? WHERE name = ? AND until IS NOT NULL", (until, group))
 
 
-def open_passing(db: Connection, name: str, until: float) -> None:
-    """A group that lives as long as it is renewed, with a channel of its own name. Those that died are cleared away."""
+def keep_passing(db: Connection, name: str, channel: str, until: float) -> None:
+    """A group that lives until then, unless it is kept again. Those that are past their time are cleared away."""
+    create(db, [channel], [(name, channel)])
+    db.execute("UPDATE groups SET until = ? WHERE name = ?", (until, name))
     for (gone,) in db.execute("SELECT name FROM groups WHERE until < ?", (time.time(),)).fetchall():
         close_passing(db, gone)
-    create(db, [name], [(name, name)])
-    db.execute("UPDATE groups SET until = ? WHERE name = ?", (until, name))
 
 
 def close_passing(db: Connection, name: str) -> None:
+    """With what only it has not settled, and with the channel of its name, if it has one."""
+    alone = "id IN (SELECT id FROM pending WHERE grp = ?1) AND NOT EXISTS "
+    alone += "(SELECT 1 FROM pending AS other WHERE other.id = messages.id AND grp <> ?1)"
+    db.execute(f"DELETE FROM messages WHERE {alone}", (name,))  # noqa: S608
     for table, column in (("messages", "channel"), ("channels", "name"), ("groups", "name")):
         db.execute(f"DELETE FROM {table} WHERE {column} = ?", (name,))  # noqa: S608
     for table in ("pending", "subscriptions"):

@@ -391,7 +391,10 @@ def test_a_failed_copy_keeps_the_original(broker: Give) -> None:
             delivery, how, error = got.failed[0]
             assert isinstance(error, NotProvisioned)
             assert isinstance(how, Move)
-            got.consumer.settle(delivery, Move(raw(GROUP.dead, b"kept")))
+            await got.consumer.stop(1.0)  # it was not settled: another gets it
+            got = await receive(adapter, GROUP)
+            await got.arrive(1)
+            got.settle(got.got[0], Move(raw(GROUP.dead, b"kept")))
             await eventually_async(lambda: contents(adapter, GROUP.dead), lambda found: len(found) == 1, "kept")
 
     run(test())

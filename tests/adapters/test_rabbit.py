@@ -678,6 +678,9 @@ def test_a_failed_move_keeps_the_delivery(url: str) -> None:
             await adapter.publish([message(TOPIC, i) for i in range(3)])
             await until(lambda: len(inbox.failed) == 3)
             assert isinstance(inbox.failed[0][1], NotProvisioned)
+            await inbox.consumer.stop(5)  # they were not settled: another gets them
+            inbox = await w.consume(adapter, Inbox(lambda d: Move(message(Address("dead", "nobody")))))
+            await until(lambda: len(inbox.failed) == 3)
             inbox.how = lambda _: DONE
             for delivery, _ in inbox.failed:
                 inbox.settle(delivery)

@@ -27,7 +27,9 @@ class WatermarkMachine(RuleBasedStateMachine):
         self.settled: set[int] = set()
         """By anyone, ever."""
         self.written: set[int] = set()
-        """What was settled when the last commit was made, all of it fitting in."""
+        """What the last commit says is settled."""
+        self.known: set[int] = set()
+        """What its reader knows to be."""
         self.in_hand: set[int] = set()
         self.deaths = 0
         self.begin()
@@ -42,16 +44,17 @@ class WatermarkMachine(RuleBasedStateMachine):
         self.tracker = progress.Tracker(TP, TOPIC, settled, deaths)
         self.at = watermark
         self.in_hand = set()
+        self.known = set(self.written)
 
     @rule(count=st.integers(1, 5))
     def read(self, count: int) -> None:
         tracker = self.tracker
         if self.at % GAP == 0:
-            self.settled.add(self.at)
+            self.nothing_at(self.at)
             self.at += 1
         for offset in range(self.at, self.at + count):
             if offset % GAP == 0:
-                self.settled.add(offset)  # there is nothing there that could be lost
+                self.nothing_at(offset)
             elif tracker.skips(offset):
                 assert offset in self.settled, f"{offset} is passed over, and was never settled"
             else:
@@ -61,6 +64,10 @@ class WatermarkMachine(RuleBasedStateMachine):
         self.at += count
         tracker.next = self.at
 
+    def nothing_at(self, offset: int) -> None:
+        self.settled.add(offset)
+        self.known.add(offset)
+
     @precondition(lambda self: self.in_hand)
     @rule(data=st.data())
     def settle(self, data: st.DataObject) -> None:
@@ -68,6 +75,7 @@ class WatermarkMachine(RuleBasedStateMachine):
         del self.tracker.pending[offset]
         self.in_hand.remove(offset)
         self.settled.add(offset)
+        self.known.add(offset)
 
     @rule(room=st.sampled_from([progress.METADATA, progress.METADATA, 12, 0]))
     def commit(self, room: int) -> None:
@@ -78,9 +86,9 @@ class WatermarkMachine(RuleBasedStateMachine):
         whole = self.tracker.complete(room)
         self.committed = mark
         if whole and room == progress.METADATA:
-            self.written = set(self.settled)
+            self.written = set(self.known)
         else:
-            self.written = {offset for offset in self.settled if offset < mark[0]}
+            self.written = {offset for offset in self.known if offset < mark[0]}
 
     @rule()
     def die(self) -> None:

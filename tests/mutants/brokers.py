@@ -22,7 +22,7 @@ BROKERS = (
         f"{_REDIS}/settle.py",
         "            source.released.append(entry)\n            self.freed(1)\n",
         "            self.freed(1)\n",
-        "D10",
+        "tests/adapters/test_redis.py::test_release_comes_back_to_anyone",
         "redis",
     ),
     Mutant(
@@ -188,7 +188,7 @@ BROKERS = (
         f"{_KAFKA}/progress.py",
         "        return watermark, encode(watermark, self.next, ranges, room - len(said)) + said\n",
         "        return watermark, said\n",
-        "D5",
+        "tests/adapters/test_kafka.py::test_settled_is_not_delivered_again_and_held_is",
         "kafka",
     ),
     Mutant(

@@ -71,7 +71,7 @@ CORE = (
         "eventkit/adapter.py",
         'return Address("retry", self.name)',
         'return Address("retry", self.name.partition(".")[0])',
-        "D9",
+        "F1",
     ),
     Mutant(
         "reuse a broker id for a copy",
@@ -239,8 +239,8 @@ CORE = (
     Mutant(
         "a suspect runs beside others",
         _SUSPECTS,
-        "                    await self._silence.come()\n                    await self._next()\n",
-        "                    await self._next()\n",
+        "                    await self._silence.come()\n                    self._missed = ",
+        "                    self._missed = ",
         "F13",
         "redis",
     ),

@@ -297,7 +297,10 @@ async def test_another_process_is_busy(database: Database) -> None:
     """As two processes see it: two stores on two engines."""
     impatient = {"timeout": 0.1} if database.kind == "sqlite" else {}
     mark = Mark("shipping", "shop", "1")
-    engines = [create_async_engine(database.async_url, connect_args=impatient) for _ in range(2)]
+    engines = [
+        create_async_engine(database.async_url, connect_args=impatient, isolation_level="SERIALIZABLE")
+        for _ in range(2)
+    ]
     first, second = (SqlStore(engine) for engine in engines)
     attempt = await first.begin(mark)
     assert not isinstance(attempt, Busy | Handled)
@@ -445,6 +448,50 @@ async def test_while_the_database_is_away_messages_wait_untried(tmp_path: Any) -
             assert running.health().ok
             assert (attempts, running.counts["shipping"].dead) == ([1] * 6, 0)
         await engine.dispose()
+
+
+@in_loop
+async def test_two_that_race_at_a_strict_isolation_level(database: Database) -> None:
+    """Each wins, loses or is Busy; none is told that the store is away."""
+    engine = create_async_engine(database.async_url, isolation_level="SERIALIZABLE")
+    store, won = SqlStore(engine), 0
+
+    async def handle(mark: Mark) -> None:
+        nonlocal won
+        while not isinstance(begun := await store.begin(mark), Handled):
+            if not isinstance(begun, Busy):
+                await begun.commit(Handled())
+                won += 1
+
+    for number in range(20):
+        await asyncio.gather(*(handle(Mark("shipping", "shop", str(number))) for _ in range(4)))
+    await engine.dispose()
+    assert (won, database.handled()) == (20, 20)
+
+
+@in_loop
+async def test_a_handler_that_a_stop_cuts_off_leaves_nothing(database: Database) -> None:
+    async with store_on(database) as store:
+        service = Service("shipping", stop_timeout=timedelta(seconds=0.1))
+        attempts: list[int] = []
+
+        @service.handler(once=store)
+        async def book(
+            event: OrderPlaced, context: Context, session: Annotated[AsyncSession, Depends(store.session)]
+        ) -> None:
+            attempts.append(context.attempt)
+            await add(session, event.order_id)
+            if len(attempts) == 1:
+                await asyncio.Event().wait()
+
+        async with memory_bus() as bus:
+            async with bus.run(service):
+                await bus.publish(OrderPlaced(order_id="1"))
+                await eventually(lambda: attempts, "it runs")
+            assert (database.work(), database.handled()) == (0, 0)
+            async with bus.run(service) as running:
+                await eventually(lambda: running.counts["shipping"].handled == 1, "the next one finishes it")
+    assert (attempts, database.work()) == ([1, 1], 1)
 
 
 def declared(how: Callable[[Service, SqlStore, BlockingSqlStore], None]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from eventkit import BrokerUnavailable, Bus, Command, Event, Reject, Service
-from eventkit.adapter import Connection
+from eventkit.adapter import Connection, Delivery, Group, Receive
 from eventkit.contract.checks import eventually
 from eventkit.memory import MemoryAdapter, MemoryConsumer, Store
 
@@ -110,5 +110,47 @@ def test_a_broker_that_fails_while_a_service_starts_is_a_typed_error() -> None:
             with pytest.raises(BrokerUnavailable, match=r"cannot make the group told on memory .*gone"):
                 async with bus.run(service):
                     pass
+
+    asyncio.run(main())
+
+
+def test_what_is_handed_over_while_it_stops_is_not_begun() -> None:
+    """It would overtake what was given back before it."""
+
+    class Late(MemoryConsumer):
+        def pause(self) -> None:
+            super().pause()
+            while self._queue.ready:
+                stored = self._queue.ready.popleft()
+                stored.deliveries += 1
+                self.held[id(stored)] = stored
+                late = Delivery(stored.message, stored.position, stored.deliveries, stored)
+                self.late = asyncio.get_running_loop().create_task(self._receive.deliveries([late]))
+
+    class Hasty(MemoryAdapter):
+        async def consume(self, group: Group, receive: Receive, /, *, in_flight: int) -> MemoryConsumer:
+            consumer = await super().consume(group, receive, in_flight=2)
+            consumer.__class__ = Late
+            return consumer
+
+    began: list[int] = []
+    service = Service("ear", concurrency=1)
+
+    @service.handler
+    async def told(event: Told) -> None:
+        began.append(event.number)
+        await asyncio.sleep(0.05)
+
+    async def main() -> None:
+        store = Store()
+        adapter = Hasty(Connection(url=None, namespace="", client="test"), store=store)
+        async with Bus(adapter, source="t") as bus:
+            async with bus.run(service):
+                await bus.publish_many([Told(number=number) for number in range(6)])
+                while not began:
+                    await asyncio.sleep(0)
+            assert began == [0], "begun after the stop"
+            left = sorted(stored.message.body or b"" for queue in store.queues.values() for stored in queue.ready)
+            assert left == [b'{"number":%d}' % number for number in range(1, 6)], "each is given back"
 
     asyncio.run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -385,13 +386,8 @@ def test_one_that_fails_makes_the_message_unsendable(wrong: OutgoingMiddleware, 
     (letter,) = t.dead_letters(Placed)
     assert letter.reason is Reason.UNSENDABLE
     assert letter.attempts == 1
-    letter_says = str(letter.error)
-    pytest.raises(ValueError, _raise, ValueError(letter_says)).match(said)
+    assert re.search(said, str(letter.error))
     assert t.published(Booked) == []
-
-
-def _raise(error: Exception) -> None:
-    raise error
 
 
 def test_of_a_batch_each_message_has_its_own_delivery_and_the_middleware_the_first() -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from eventkit import Batch, DeclarationError, Event, Retry, Service
+from eventkit import Batch, DeclarationError, Event, Retry, Service, suspects
 from eventkit import headers as h
-from eventkit.adapter import Address, Connection, Delivery, Group, Provision
+from eventkit.adapter import Address, Connection, Delivery, Group, Message, Provision
 from eventkit.bus import Bus
 from eventkit.context import Context
 from eventkit.contract.checks import eventually
@@ -179,3 +179,44 @@ def test_each_copy_has_an_id_of_its_own() -> None:
 def test_one_death_is_no_proof(number: int) -> None:
     with pytest.raises(DeclarationError, match="2 is the least, None never quarantines"):
         Service("loader", quarantine_after=number)
+
+
+class KeepsCopiesBack(MemoryAdapter):
+    """What is to run alone stands behind a long queue: it does not come."""
+
+    def __init__(self, connection: Connection, store: Store) -> None:
+        super().__init__(connection, store=store)
+        self.kept = 0
+
+    def _put(self, message: Message) -> Exception | None:
+        known = suspicion(message)
+        if known is not None and known.alone:
+            self.kept += 1
+            return None
+        return super()._put(message)
+
+
+def test_copies_that_do_not_come_keep_others_waiting_less_and_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suspects, "_COMES", 0.05)
+    service = Service("loader", quarantine_after=4)
+    handled: list[str] = []
+
+    @service.handler
+    async def load(event: Load) -> None:
+        handled.append(event.name)
+
+    async def main() -> None:
+        adapter = KeepsCopiesBack(Connection(url=None, namespace="", client="test"), store=Store())
+        async with asyncio.timeout(20), Bus(adapter, source="test") as bus:
+            await adapter.provision([GROUP], Provision.CREATE)
+            await bus.publish_many([Load(name=f"suspect {number}") for number in range(60)])
+            await deliver(adapter, 4)
+            async with bus.run(service):
+                await eventually(lambda: adapter.kept, "the first is to run alone")
+                for number in range(150):
+                    await bus.publish(Load(name=f"healthy {number}"))
+                    await asyncio.sleep(0.01)
+                await eventually(lambda: len(handled) == 150, "all others are handled")
+                assert 2 <= adapter.kept <= 8, f"all had to keep quiet {adapter.kept} times in vain"
+
+    asyncio.run(main())

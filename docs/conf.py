@@ -22,7 +22,11 @@ html_theme = "furo"
 html_title = "eventkit"
 html_show_sphinx = False
 html_copy_source = False
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_default_options = {
+    "members": True,
+    "member-order": "bysource",
+    "inherited-members": "BaseModel,BaseException,Enum,str,tuple,ABC,Protocol,Generic",
+}
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_class_signature = "separated"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 import pytest
 
 from eventkit import Batch, DeclarationError, Event, Retry, Service, suspects
 from eventkit import headers as h
-from eventkit.adapter import Address, Connection, Delivery, Group, Message, Provision
+from eventkit.adapter import Address, Connection, Delivery, Group, Message, Provision, Receive
 from eventkit.bus import Bus
 from eventkit.context import Context
 from eventkit.contract.checks import eventually
 from eventkit.contract.receiving import Receiving, contents, receive
 from eventkit.copies import Reason, Suspicion, suspect, suspicion
-from eventkit.memory import MemoryAdapter, Store
+from eventkit.memory import MemoryAdapter, MemoryConsumer, Store
 
 
 class Load(Event, topic="loads", key="name"):
@@ -35,14 +36,62 @@ async def deliver(adapter: MemoryAdapter, times: int) -> Receiving:
     return held
 
 
-def with_memory(test: Callable[[MemoryAdapter, Bus], object]) -> None:
+def with_memory(test: Callable[[MemoryAdapter, Bus], object], adapted: type[MemoryAdapter] = MemoryAdapter) -> None:
     async def main() -> None:
-        adapter = MemoryAdapter(Connection(url=None, namespace="", client="test"), store=Store())
+        adapter = adapted(Connection(url=None, namespace="", client="test"), store=Store())
         async with asyncio.timeout(20), Bus(adapter, source="test") as bus:
             await adapter.provision([GROUP], Provision.CREATE)
             await test(adapter, bus)  # type: ignore[misc]  # a coroutine function
 
     asyncio.run(main())
+
+
+def test_a_copy_that_comes_while_it_stops_is_not_blamed() -> None:
+    """On a broker it is on its way for a while; given back unread, it comes for a second time, as after a death."""
+
+    class Late(MemoryAdapter):
+        async def consume(self, group: Group, receive: Receive, /, *, in_flight: int) -> MemoryConsumer:
+            deliveries = receive.deliveries
+
+            async def late(batch: Sequence[Delivery], /) -> None:
+                await asyncio.sleep(0.1 if any(h.SUSPECT in one.message.headers for one in batch) else 0)
+                await deliveries(batch)
+
+            receive.deliveries = late  # type: ignore[method-assign]
+            return await super().consume(group, receive, in_flight=in_flight)
+
+    async def test(adapter: MemoryAdapter, bus: Bus) -> None:
+        tried: list[int] = []
+        moved: list[str] = []
+        put = adapter._put
+
+        def watched(message: Message) -> Exception | None:
+            moved.append(message.headers.get(h.SUSPECT, ""))
+            return put(message)
+
+        adapter._put = watched  # type: ignore[method-assign]
+
+        def service() -> Service:
+            made = Service("loader", quarantine_after=2, stop_timeout=timedelta(seconds=1))
+
+            @made.handler
+            async def load(event: Load, context: Context) -> None:
+                tried.append(context.attempt)
+
+            return made
+
+        await bus.publish(Load(name="innocent"))
+        await deliver(adapter, 2)
+        async with bus.run(service()):
+            await eventually(lambda: any("alone" in said for said in moved), "a copy is on its way to run alone")
+        assert not tried
+        async with bus.run(service()) as running:
+            await eventually(lambda: tried, "it is tried")
+            assert running.counts["loader"].dead == 0
+        assert tried == [1]
+        assert await contents(adapter, GROUP.dead) == []
+
+    with_memory(test, Late)
 
 
 @pytest.mark.parametrize("batched", [False, True])

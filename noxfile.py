@@ -111,6 +111,21 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def crash(session: nox.Session) -> None:
+    """The crash rig, long: 100 kills on each broker; what was seen goes to docs/reliability.md. Arguments: brokers,
+    --rounds, --seed."""
+    session.install("-e", ".[all]", *groups("test"))
+    session.run("python", "-m", "tests.rig", "--page", "docs/reliability.md", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Breaks the source in many ways, one at a time, in a copy: the check that is named for each must turn red."""
+    session.install("-e", ".[all]", *groups("test"))
+    session.run("python", "-m", "tests.mutants", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Every code block of the documents is run."""
     session.install("-e", ".[all]", *groups("test"))

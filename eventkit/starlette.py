@@ -118,8 +118,9 @@ def routes(*, health: str | None = "/health", asyncapi: str | None = "/asyncapi"
 
     `<health>/live` answers 200 as long as the process serves. `<health>/ready` answers 503 with the reasons while a
     group does not consume, for an adapter heals by itself: restarting the process would not bring a broker back.
-    `<asyncapi>.json` and `<asyncapi>.yaml` give the document of the app's services, and `<asyncapi>` the page. None
-    leaves either out. Further arguments are those of `eventkit.asyncapi.document`, such as `title`.
+    `<asyncapi>.json` and `<asyncapi>.yaml` give the document of the app's services, and `<asyncapi>` the page, which
+    needs the extra `docs` and answers 501 without it. None leaves either out. Further arguments are those of
+    `eventkit.asyncapi.document`, such as `title`.
     """
     found: list[BaseRoute] = []
     if health is not None:
@@ -133,11 +134,14 @@ def routes(*, health: str | None = "/health", asyncapi: str | None = "/asyncapi"
             return PlainTextResponse(_text(request, "yaml", document), media_type="application/yaml")
 
         async def as_page(request: Request) -> Response:
-            return HTMLResponse(_text(request, "page", document))
+            from eventkit.asyncapi import DocumentError
 
-        found += [Route(f"{asyncapi}.json", as_json), Route(f"{asyncapi}.yaml", as_yaml)]
-        if _page() is not None:
-            found.append(Route(asyncapi, as_page))
+            try:
+                return HTMLResponse(_text(request, "page", document))
+            except DocumentError as error:  # such as: the extra `docs` is not installed
+                return PlainTextResponse(f"{error}\n", status_code=501)
+
+        found += [Route(f"{asyncapi}.json", as_json), Route(f"{asyncapi}.yaml", as_yaml), Route(asyncapi, as_page)]
     return found
 
 
@@ -176,19 +180,6 @@ def _text(request: Request, form: str, options: Mapping[str, Any]) -> str:
     if known is None:
         of_bus = {"broker": attached.bus.broker, "content_type": attached.bus.serializer.content_type}
         document = asyncapi.document(*attached.services, **{**of_bus, **options})
-        if form == "page":
-            page = _page()
-            assert page is not None
-            known = page(document)
-        else:
-            known = asyncapi.to_json(document) if form == "json" else asyncapi.to_yaml(document)
-        attached.texts[form] = known
+        write = {"json": asyncapi.to_json, "yaml": asyncapi.to_yaml, "page": asyncapi.page}[form]
+        known = attached.texts[form] = write(document)
     return known
-
-
-def _page() -> Callable[[Mapping[str, Any]], str] | None:
-    """What draws the page; None: this installation has none."""
-    from eventkit import asyncapi
-
-    page: Callable[[Mapping[str, Any]], str] | None = getattr(asyncapi, "page", None)
-    return page if callable(page) else None

@@ -38,7 +38,7 @@ _FLUSH = 5.0
 """Seconds that making sure of the settlements may take."""
 _REST = (0.05, 5.0)
 """Seconds in which others run between two that run alone: as long as they were kept waiting, within these bounds."""
-_MISSED, _LONGEST_REST = 1.5, 60.0
+_MISSED, _LONGEST_REST = 1.5, 15.0
 """How much longer others run for each copy in a row that did not come in time: it stands behind a long queue, or other
 replicas get most of them, and keeping quiet for it is of no use."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -65,6 +65,9 @@ class Shop:
     event_type: str
     """The content type of the event; the reply is written by `reply`."""
     connect: dict[str, Any]
+    """Of who publishes and asks."""
+    runs_with: dict[str, Any] = field(default_factory=dict)
+    """Of the bus that its service runs on."""
 
 
 class Counting:
@@ -100,7 +103,9 @@ def avro_of_the_classes() -> tuple[Shop, Counting]:
 
 def sealed_on_the_bus() -> tuple[Shop, Counting]:
     sealed = Counting(Sealed(KEYS, current="new", inner=Msgpack()))
-    return _shop({}, {}, Service("scale", retry=_RETRY), serializer=sealed), sealed
+    shop = _shop({}, {}, Service("scale", retry=_RETRY), serializer=sealed)
+    shop.runs_with = shop.connect
+    return shop, sealed
 
 
 _RETRY = Retry(attempts=2, first_delay=eventkit.Retry().first_delay / 100, jitter=0)
@@ -147,7 +152,12 @@ def test_through_retry_dead_letter_redrive_and_reply(
     async def main() -> None:
         nonlocal wrong
         url = None if name == "memory" else broker(name).url
-        async with eventkit.connect(name, url, namespace=fresh_namespace(), **shop.connect) as bus, bus.run(service):
+        namespace = fresh_namespace()
+        async with (
+            eventkit.connect(name, url, namespace=namespace, **shop.runs_with) as runs,
+            eventkit.connect(name, url, namespace=namespace, **shop.connect) as bus,
+            runs.run(service),
+        ):
             written = bus.encode(event)
             assert written.headers[h.CONTENT_TYPE] == shop.event_type
             await bus.publish(event)

@@ -81,6 +81,20 @@ class Clients:
         )
 
 
+def hear_commits(consumer: Any) -> None:
+    """A commit that whoever asked for it no longer waits for goes on inside aiokafka; what it dies of is heard here, or
+    asyncio would write it down as an exception that nobody retrieved. For a consumer that was started."""
+    coordinator = consumer._coordinator  # noqa: SLF001 the only place where it can be heard
+    commit = coordinator._do_commit_offsets  # noqa: SLF001
+
+    def heard(*arguments: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.ensure_future(commit(*arguments))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
+
+    coordinator._do_commit_offsets = heard  # noqa: SLF001
+
+
 def _collected(servers: str | Iterable[str]) -> Iterable[str]:
     """Bootstrap servers as aiokafka takes them: one text, or several."""
     return servers.split(",") if isinstance(servers, str) else servers

@@ -16,7 +16,7 @@ from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
 from eventkit.adapter import Group
 from eventkit.errors import NotProvisioned
 from eventkit_kafka import lives
-from eventkit_kafka.clients import end_consumer
+from eventkit_kafka.clients import end_consumer, hear_commits
 from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.commits import Commits
 from eventkit_kafka.progress import Ranges, Tracker, decode
@@ -112,6 +112,7 @@ class Membership:
             self.consumer = consumer
             async with asyncio.timeout(rebalance + 15):
                 await consumer.start()
+                hear_commits(consumer)
                 await self._assigned.wait()
                 for tp in list(self.trackers):
                     if tp in consumer.assignment():

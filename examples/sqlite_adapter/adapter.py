@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-import time
 import uuid
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -157,7 +156,7 @@ class SqliteAdapter:
         """Consume with a group that ends with its consumer."""
         channel = self._channel(address)
         reading = replace(self._reading(name, {channel: address}, in_flight), passing=channel)
-        await self._file.change(storage.keep_passing, name, channel, time.time() + reading.lease)
+        await self._file.change(storage.keep_passing, name, channel, reading.lease)
         return self._consumer(reading, receive)
 
     def _reading(self, name: str, channels: Mapping[str, Address], in_flight: int) -> Reading:

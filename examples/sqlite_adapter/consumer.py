@@ -134,11 +134,10 @@ class SqliteConsumer:
         reading = self._reading
         while True:
             await asyncio.sleep(reading.lease / 3)
-            until = time.time() + reading.lease
             with contextlib.suppress(*_FAILURES):  # `_read` meets them too, and says so
-                await self._file.change(storage.renew, reading.group, self._holder, until)
+                await self._file.change(storage.renew, reading.group, self._holder, time.time() + reading.lease)
                 if reading.passing is not None:
-                    await self._file.change(storage.keep_passing, reading.group, reading.passing, until)
+                    await self._file.change(storage.keep_passing, reading.group, reading.passing, reading.lease)
 
     async def _settle(self) -> Exception | None:
         """All that is asked for, until nothing more is. The last error."""

@@ -183,10 +183,11 @@ def renew(db: Connection, group: str, holder: str, until: float) -> None:
     db.execute("UPDATE pending SET free_from = ? WHERE grp = ? AND holder = ?", (until, group, holder))
 
 
-def keep_passing(db: Connection, name: str, channel: str, until: float) -> None:
-    """A group that lives until then, unless it is kept again. Those that are past their time are cleared away."""
+def keep_passing(db: Connection, name: str, channel: str, lease: float) -> None:
+    """A group that lives for ten leases, unless it is kept again: what it has waiting cannot go to another one, so that
+    a process which is only late must find it. Those that are past their time are cleared away."""
     create(db, [channel], [(name, channel)])
-    db.execute("UPDATE groups SET until = ? WHERE name = ?", (until, name))
+    db.execute("UPDATE groups SET until = ? WHERE name = ?", (time.time() + 10 * lease, name))
     for (gone,) in db.execute("SELECT name FROM groups WHERE until < ?", (time.time(),)).fetchall():
         close_passing(db, gone)
 

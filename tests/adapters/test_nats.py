@@ -388,7 +388,7 @@ def test_a_failed_copy_keeps_the_original(broker: Give) -> None:
             await got.arrive(1)
             got.settle(got.got[0], Move(raw(Address("dead", "nobody"), b"")))
             await eventually(lambda: got.failed, "told that it failed")
-            delivery, how, error = got.failed[0]
+            _, how, error = got.failed[0]
             assert isinstance(error, NotProvisioned)
             assert isinstance(how, Move)
             await got.consumer.stop(1.0)  # it was not settled: another gets it

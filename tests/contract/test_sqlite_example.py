@@ -19,7 +19,7 @@ from examples.sqlite_adapter import SqliteAdapter, SqliteSettings
 from tests.contract.test_contract import run
 from tests.programs import ROOT
 
-_LEASE = 1.0
+_LEASE = 2.0
 _NO_SERVER = "a file has no server that could be ended or cut off"
 _NO_PARTITIONS = "a topic has no partitions there"
 _ALL_KEPT = "a message stays until all its groups have settled it"
@@ -80,7 +80,7 @@ class SqliteFile:
             db.commit()
 
     def next_release(self, namespace: str, /) -> Adapter:
-        return self._adapter(namespace, self._file, 3.0)
+        return self._adapter(namespace, self._file, 4.0)
 
     def grow(self, namespace: str, topic: str, /) -> None:
         raise Vacuous(_NO_PARTITIONS)

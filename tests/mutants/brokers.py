@@ -163,7 +163,7 @@ BROKERS = (
         f"{_RABBIT}/confirms.py",
         "sent.call.answer(sent.job.place, None if accepted else amqp.DeliveryError(None, Basic.Nack(tag)))",
         "sent.call.answer(sent.job.place, None)",
-        "tests/adapters/test_rabbit.py::test_answers_are_per_message",
+        "tests/adapters/test_rabbit_confirms.py::test_a_refusal_is_no_confirm",
         "rabbit",
     ),
     Mutant(

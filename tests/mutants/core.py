@@ -198,14 +198,14 @@ CORE = (
         _LANES,
         "            if turns >= _TURNS or (worker.cancelling() and not self._closed):\n",
         "            if turns >= _TURNS:\n",
-        "tests/unit/test_lanes.py::test_a_cancellation_that_took_no_effect_is_not_left_to_the_next",
+        "H1",
     ),
     Mutant(
         "no backpressure",
         _CONSUMING,
         "        if over > 0:\n",
         "        if over > 1 << 62:\n",
-        "S3",
+        "tests/unit/test_consuming.py::test_the_core_holds_back_an_adapter_that_delivers_more_than_was_asked_for",
     ),
     Mutant(
         "a stop that waits for nothing",

@@ -48,7 +48,8 @@ def _line(result: Result) -> str:
         f"{result.name}: seed {result.seed}, {result.rounds} rounds in {result.seconds:.0f} s: "
         f"{count.acknowledged} acknowledged, {count.unknown} unknown, {len(count.lost)} lost, "
         f"{count.duplicated} duplicated, {len(count.out_of_order)} out of order, {count.overtaken} overtaken, "
-        f"{len(count.wrong_letters)} wrong dead letters, {len(count.overtried)} tried too often; "
+        f"{result.left} left over, {len(count.wrong_letters)} wrong dead letters, "
+        f"{len(count.overtried)} tried too often; "
         f"drained in {result.drained:.1f} s"
     )
     for what, found in (

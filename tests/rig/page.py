@@ -10,8 +10,8 @@ from tests.rig.run import Result
 
 _TEXT = Path(__file__).with_name("page.md")
 _HEAD = (
-    "| broker | version | seed | kill rounds | killed with -9 | besides | acknowledged | unknown | lost | duplicated | "
-    "out of order | overtaken | wrongly dead | drained in | when |"
+    "| broker | version | seed | kill rounds | killed with -9 | besides | acknowledged | unknown | lost | left over | "
+    "duplicated | out of order | overtaken | wrongly dead | drained in | when |"
 )
 _RULE = "|" + " --- |" * (_HEAD.count("|") - 1)
 
@@ -37,6 +37,7 @@ def row(result: Result, version: str) -> str:
         f"{count.acknowledged:,}",
         f"{count.unknown:,}",
         len(count.lost),
+        result.left,
         f"{count.duplicated:,}",
         len(count.out_of_order),
         f"{count.overtaken:,}" if result.overtakes else "-",

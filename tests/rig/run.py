@@ -18,18 +18,21 @@ from eventkit.adapter import Adapter
 from eventkit.contract.checks import fresh_namespace
 from eventkit.errors import UndecodableMessage
 from tests.rig.checker import About, Checker, Count
-from tests.rig.journal import Reader
+from tests.rig.journal import Journal, Reader
 from tests.rig.members import Member
 from tests.rig.rounds import Killable, Round, draw, play
-from tests.rig.work import AUDIT, COMMAND, SERVICE, Do, Told
+from tests.rig.work import AUDIT, COMMAND, SERVICE, Do, Told, service
 
 REPLICAS, PRODUCERS = 2, 2
 READY = 60.0
 """Seconds that a process may take from its start until it works."""
+BEHIND, CATCH_UP = 500, 10.0
+"""So many messages may be under way when a round begins; more are given so many seconds to become fewer."""
 FLOWS = 60.0
 """Seconds after a failure within which publishing and handling go on."""
 PATIENCE = 45.0
-"""Seconds without any progress, all being well, after which what is missing is lost."""
+"""Seconds without any progress, all being well, after which what is missing will not come any more. It is lost, unless
+the broker still has something for the group: then it is left over, which is no success either."""
 
 Say = Callable[[str], object]
 
@@ -56,12 +59,14 @@ class Result:
     also: Mapping[str, int] = field(default_factory=dict)
     overtakes: bool = True
     """Does the broker promise no order of a key while replicas come and go?"""
+    left: int = 0
+    """Messages that the broker still had for the groups when nothing moved any more."""
     red: list[str] = field(default_factory=list)
     """Replicas whose health was red at the end."""
 
     @property
     def good(self) -> bool:
-        return self.count.good and not self.red
+        return self.count.good and not self.red and not self.left
 
 
 def run(target: Target, seed: int, rounds: int, say: Say, *, calm: float = 3.0, keep: Path | None = None) -> Result:
@@ -80,6 +85,7 @@ class _Run:
     def __init__(self, target: Target, folder: Path, say: Say) -> None:
         self._target = target
         self._say = say
+        self._folder = folder
         self._namespace = fresh_namespace()
         environment = target.environment(self._namespace)
         self._replicas = [Member("replica", place, folder, environment) for place in range(REPLICAS)]
@@ -105,6 +111,7 @@ class _Run:
             self._stop(self._producers)
             letters = asyncio.run(self._drain())
             drained = time.monotonic() - healed
+            left = asyncio.run(self._left()) if self._checker.missing() else 0
             self._stop(self._replicas)
         across = self._target.adapter("").capabilities.key_order_across_replicas
         count = self._checker.count(letters, quiet, across)
@@ -118,6 +125,7 @@ class _Run:
             Counter(round_.kills for round_ in rounds),
             Counter(round_.also for round_ in rounds if round_.also),
             not across,
+            left,
             [f"{life}: {why}" for life, why in self._checker.words["red"].items() if life in self._last],
         )
 
@@ -157,7 +165,12 @@ class _Run:
         self._read()
         acknowledged, handled = len(checker.acked), checker.handled
         ends = time.monotonic() + FLOWS
-        while len(checker.acked) == acknowledged or checker.handled == handled:
+        caught_up = time.monotonic() + CATCH_UP
+        while (
+            len(checker.acked) == acknowledged
+            or checker.handled == handled
+            or (len(checker.missing()) > BEHIND and time.monotonic() < caught_up)
+        ):
             what = f"{len(checker.acked) - acknowledged} acknowledged, {checker.handled - handled} handled"
             assert time.monotonic() < ends, f"{FLOWS:g} s after the last failure nothing goes on: {what}"
             time.sleep(0.05)
@@ -194,6 +207,13 @@ class _Run:
             if self._checker.waiting_letters() <= set(letters) or time.monotonic() > since + PATIENCE:
                 return letters
             await asyncio.sleep(0.5)
+
+    async def _left(self) -> int:
+        """What waits on the broker."""
+        groups = [group for group, _ in service(Journal(self._folder, "rig")).groups().values()]
+        async with Bus(self._target.adapter(self._namespace), source="rig") as bus:
+            found = [await bus.adapter.measure(group) for group in groups]
+        return sum((one.ready or 0) + (one.in_flight or 0) + (one.delayed or 0) for one in found)
 
     async def _letters(self) -> list[About]:
         found = []

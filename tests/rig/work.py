@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import zlib
 from datetime import timedelta
 
@@ -12,6 +13,9 @@ from tests.rig.journal import Journal
 SERVICE, AUDIT = "rig", "rig.audit"
 """The groups: one does the work, the other gets a copy of every event."""
 ATTEMPTS = 3
+QUARANTINE = "RIG_QUARANTINE_AFTER"
+"""The variable that sets the service's `quarantine_after`; absent: never. Processes that are killed from outside look
+like a crash loop: what they held would run alone, one by one, and a few would be given up on, as it should be."""
 
 EVENTS = ("ordered", "plain", "fails", "delayed", "doomed", "exhausted")
 """What becomes of an event: handled in the order of its key; handled, in any order; handled on its second attempt;
@@ -53,7 +57,10 @@ def seconds(key: str, number: int) -> float:
 def service(journal: Journal) -> Service:
     """The service that each replica runs."""
     retry = Retry(attempts=ATTEMPTS, first_delay=timedelta(seconds=0.3), factor=1.5)
-    found = Service(SERVICE, retry=retry, stop_timeout=timedelta(seconds=5))
+    said = os.environ.get(QUARANTINE, "")
+    found = Service(
+        SERVICE, retry=retry, stop_timeout=timedelta(seconds=5), quarantine_after=int(said) if said else None
+    )
 
     @found.handler
     async def told(event: Told, context: Context) -> Followed | None:

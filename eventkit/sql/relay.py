@@ -7,6 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -71,6 +72,7 @@ class Relay:
         self._woken = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
+        self._ended = asyncio.Event()
         self._said_at = -_SAY_AGAIN
         self.leading = False
         """Is it this one that publishes?"""
@@ -84,6 +86,8 @@ class Relay:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
+        self._stopping = False
+        self._ended.clear()
         self._running.append(self)
         works = (self._leading(), self._publishing(), self._tidying())
         self._tasks = [self._loop.create_task(work, name="eventkit outbox") for work in works]
@@ -95,12 +99,13 @@ class Relay:
         self._stopping = True
         self._running.remove(self)
         self._woken.set()
-        leading, publishing, tidying = self._tasks
-        tidying.cancel()
-        await asyncio.wait([publishing], timeout=_END)
-        publishing.cancel()
-        leading.cancel()
-        await asyncio.wait(self._tasks)
+        self._ended.set()
+        # not cancelled in the middle of a transaction, which some drivers end only when the loop is gone
+        _, late = await asyncio.wait(self._tasks, timeout=_END)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
         if self.leading:
             self.leading = False
             try:
@@ -112,12 +117,12 @@ class Relay:
     # who leads
 
     async def _leading(self) -> None:
-        while True:
+        while not self._stopping:
             try:
                 await self._lead()
             except Exception as error:  # noqa: BLE001 whatever the database's client raises
                 self._failed(error)
-            await asyncio.sleep(self._lease / 3)
+            await self._pause(self._lease / 3)
 
     async def _lead(self) -> None:
         seen = self._seen
@@ -145,7 +150,7 @@ class Relay:
             except Exception as error:  # noqa: BLE001 whatever the clients of the database and the broker raise
                 self._failed(error)
                 failed += 1
-                await asyncio.sleep(min(_FIRST_WAIT * 2 ** min(failed - 1, 10), _LONGEST_WAIT))
+                await self._pause(min(_FIRST_WAIT * 2 ** min(failed - 1, 10), _LONGEST_WAIT))
                 continue
             try:
                 async with asyncio.timeout(self._poll):
@@ -201,9 +206,9 @@ class Relay:
     # the rest
 
     async def _tidying(self) -> None:
-        while True:
+        while not self._stopping:
             more = self.leading and await self._forget() == _AT_ONCE
-            await asyncio.sleep(_FIRST_WAIT if more else _TIDY)
+            await self._pause(_FIRST_WAIT if more else _TIDY)
 
     async def _forget(self) -> int:
         before = statements.now() - self._retention
@@ -212,6 +217,11 @@ class Relay:
         except Exception as error:  # noqa: BLE001 whatever the database's client raises
             self._failed(error)
             return 0
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
 
     def _failed(self, error: Exception) -> None:
         self.error = error

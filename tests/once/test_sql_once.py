@@ -258,6 +258,7 @@ def test_a_repeat_of_a_request_gets_the_same_reply(database: Database, refused: 
                 await bus.deliver([asked[0]._replace(headers=again)])
                 await eventually(lambda: len(replies.seen) == 2, "the repeat is answered")
                 counts = running.counts["shipping"]
+                await eventually(lambda: counts.repeated, "it is counted, after it was answered")
                 assert (counts.handled, counts.rejected, counts.repeated) == (int(not refused), int(refused), 1)
             first, second = replies.by_address().values()
             assert first == second

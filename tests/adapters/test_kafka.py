@@ -876,7 +876,7 @@ def test_requests_have_their_replies(url: str) -> None:
             await until(lambda n=number: len(replies.got) == n + 1)
             took.append(time.perf_counter() - began)
         assert replies.bodies == [b"%d" % number for number in range(30)]
-        assert sorted(took)[15] < 0.05
+        assert sorted(took)[15] < 0.5
         assert await elsewhere.publish([message(other)]) == [None]  # nobody waits for it
         assert await elsewhere.publish([message(Address("reply", "gone.1"))]) == [None]
         assert len(replies.got) == 30

@@ -23,6 +23,9 @@ from eventkit_kafka.topics import Topics
 
 log = logging.getLogger("eventkit.kafka")
 
+_SPREADS = 1.0
+"""Seconds until every broker knows a topic that was just made: the one that is asked may say that it is not there."""
+
 
 class Publisher:
     """One idempotent producer, and a lane for each partition it sends to."""
@@ -210,24 +213,34 @@ class Publisher:
 
     async def _find(self, addresses: set[Address], deadline: float) -> dict[Address, Exception]:
         """Make routes; what cannot be asked for is refused. No route: there is no topic."""
+        now = asyncio.get_running_loop().time
+        gives_up = min(deadline, now() + _SPREADS)
         try:
-            async with asyncio.timeout_at(deadline), self._finding:
-                routes = [
-                    self._doubtful.get(address) or Route(address, self._topic(address))
-                    for address in addresses
-                    if address not in self._routes
-                ]
-                existing = await self._topics.existing(route.topic for route in routes)
-                limits = await self._topics.limits(existing)
-                for route in routes:
-                    self._doubtful.pop(route.address, None)
-                    if route.topic in existing:
-                        route.grow(await _known(self._producer.client, route.topic))
-                        route.limit, route.read = limits[route.topic], asyncio.get_running_loop().time()
-                        self._routes[route.address] = route
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    if await self._found(addresses) or now() >= gives_up:
+                        return {}
+                    await asyncio.sleep(0.05)
         except Exception as error:  # noqa: BLE001 it is the answer of these messages
             return dict.fromkeys(addresses, error)
-        return {}
+
+    async def _found(self, addresses: set[Address]) -> bool:
+        """Make routes to the topics that are there. Are they all?"""
+        async with self._finding:
+            routes = [
+                self._doubtful.get(address) or Route(address, self._topic(address))
+                for address in addresses
+                if address not in self._routes
+            ]
+            existing = await self._topics.existing(route.topic for route in routes)
+            limits = await self._topics.limits(existing)
+            for route in routes:
+                self._doubtful.pop(route.address, None)
+                if route.topic in existing:
+                    route.grow(await _known(self._producer.client, route.topic))
+                    route.limit, route.read = limits[route.topic], asyncio.get_running_loop().time()
+                    self._routes[route.address] = route
+            return len(existing) == len({route.topic for route in routes})
 
     def _refresh(self, cluster: Any) -> None:
         """The brokers told what there is: partitions that are new, topics that may be gone."""

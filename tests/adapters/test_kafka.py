@@ -385,6 +385,20 @@ def test_a_topics_own_limit_is_kept(url: str) -> None:
     run(url, scenario)
 
 
+def test_a_topic_that_is_made_while_it_is_looked_for_is_found(url: str) -> None:
+    async def scenario(it: Bench) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=url.removeprefix("kafka://"))
+        await admin.start()
+        publishing = asyncio.create_task(it.adapter.publish([message(Address("topic", "late"))]))
+        await asyncio.sleep(0.2)  # it has been looked for, and was not there
+        await admin.create_topics([NewTopic(it.topic("late"), 1, 1)])
+        await admin.close()
+        assert await publishing == [None]
+        assert isinstance((await it.adapter.publish([message(Address("topic", "never"))]))[0], NotProvisioned)
+
+    run(url, scenario)
+
+
 def test_order_of_a_key_within_and_between_calls(url: str) -> None:
     async def scenario(it: Bench) -> None:
         keys = ["a", "b", "c", "d", None]

@@ -84,4 +84,5 @@ def redis(namespace: str) -> Naming:
 
 
 def memory(namespace: str) -> Naming:
+    """Nothing is too long for a dictionary."""
     return Naming(namespace, longest=10_000)

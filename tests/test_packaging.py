@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -69,3 +70,14 @@ def test_the_wheel_holds_its_licence_and_no_tests(wheel: Path) -> None:
         names = archive.namelist()
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "bench/", "examples/"))]
+
+
+def test_its_page_on_an_index_links_to_nothing_beside_it(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = archive.read(next(name for name in archive.namelist() if name.endswith("/METADATA"))).decode()
+    prose = re.sub(r"```.*?```", "", metadata, flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)]+)\)", prose)
+    assert "Description-Content-Type: text/markdown" in metadata
+    assert "https://pypi.org/project/eventkit/" in links, "the page has its text and its links"
+    assert not [link for link in links if not re.match(r"https://|#", link)]
+    assert "<img" not in prose

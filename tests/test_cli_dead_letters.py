@@ -19,7 +19,7 @@ import pytest
 
 import eventkit
 from eventkit import Retry, Service
-from eventkit.cli_table import lasting, printable, table
+from eventkit.cli.table import lasting, printable, table
 from eventkit.contract.checks import eventually, fresh_namespace
 from eventkit.contract.letters import listed
 from eventkit.testing.brokers import Broker

@@ -17,7 +17,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from eventkit.cli import app
-from eventkit.cli_examples import EXAMPLES
+from eventkit.cli.examples import EXAMPLES
 from tests.programs import EVENTKIT, Program, environment
 
 WIDE = {"COLUMNS": "200", "TERM": "dumb"}
@@ -42,7 +42,7 @@ ALL = list(commands(typer.main.get_command(app)))
 def test_each_help_has_examples(command: str) -> None:
     shown = CliRunner().invoke(app, [*command.split(), "--help"], env=WIDE)
     assert shown.exit_code == 0
-    assert EXAMPLES.get(command), f"eventkit {command}: write examples into eventkit/cli_examples.py"
+    assert EXAMPLES.get(command), f"eventkit {command}: write examples into eventkit/cli/examples.py"
     for example in EXAMPLES[command]:
         assert example in shown.output
 

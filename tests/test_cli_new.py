@@ -14,9 +14,9 @@ import yaml
 from typer.testing import CliRunner
 
 from eventkit.cli import app
+from eventkit.cli.project import package_name, write_project
 from eventkit.contract.checks import fresh_namespace
 from eventkit.errors import DeclarationError
-from eventkit.project import package_name, write_project
 from eventkit.testing.brokers import NAMES, Broker
 from eventkit.testing.brokers.compose import compose
 from tests.programs import EVENTKIT, ROOT, Program

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from eventkit import candidates, cli_run
-from eventkit.cli import app
-from eventkit.environment_file import load_environment
+from eventkit.cli import app, candidates
+from eventkit.cli import run as cli_run
+from eventkit.cli.environment_file import load_environment
 from eventkit.errors import SettingsError
 from eventkit.loading import NotLoaded
 from eventkit.log import ConsoleFormatter
 from eventkit.log_json import JsonFormatter, to_json
-from eventkit.reloading import run_reloading
+from eventkit.processes.reloading import run_reloading
 from tests.programs import EVENTKIT, Program
 
 _SHOP = """

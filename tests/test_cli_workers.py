@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 import eventkit
-from eventkit.cli_run import _Order
+from eventkit.cli.run import _Order
 from eventkit.contract.checks import fresh_namespace
-from eventkit.supervisor import _Slot
+from eventkit.processes.supervisor import _Slot
+from eventkit.processes.worker import Assignment
 from eventkit.testing.brokers import Broker
-from eventkit.worker import Assignment
 from tests.programs import EVENTKIT, Program
 from tests.wanted import wanted
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from eventkit.cli_docs import app
+from eventkit.cli.docs import app
 
-CLI = "import sys; from eventkit.cli_docs import app; app(prog_name='eventkit docs')"
+CLI = "import sys; from eventkit.cli.docs import app; app(prog_name='eventkit docs')"
 SERVICE = """
 from eventkit import Event, Service
 

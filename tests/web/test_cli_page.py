@@ -17,7 +17,7 @@ from eventkit.asyncapi import document
 from eventkit.asyncapi.chart import chart
 from eventkit.asyncapi.d2 import to_d2, to_svg
 from eventkit.asyncapi.mermaid import to_mermaid
-from eventkit.cli_docs import app
+from eventkit.cli.docs import app
 from tests.web.conftest import ROOT
 
 TEXTS = {"PlaceOrder", "OrderClosed", "PaymentTaken", "payments", "topic orders", "Quote"}

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from eventkit.cli_broker import FAILED, Json, fail
-from eventkit.cli_table import printable
+from eventkit.cli.broker import FAILED, Json, fail
+from eventkit.cli.table import printable
 from eventkit.probes import Probes
 
 _PATIENCE = 5.0

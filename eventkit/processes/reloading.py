@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from eventkit.errors import SettingsError
-from eventkit.worker import Worker
+from eventkit.processes.worker import Worker
 
 log = logging.getLogger("eventkit")
 

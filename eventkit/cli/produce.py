@@ -10,15 +10,14 @@ from typing import Any
 
 import typer
 
-from eventkit import cli_asked as asked
-from eventkit import cli_types as types
 from eventkit import headers as h
 from eventkit.adapter import Message
 from eventkit.bus import Bus
-from eventkit.cli_asked import Given
-from eventkit.cli_broker import FAILED, Broker, Url, describe, fail, run
-from eventkit.cli_payload import Unfit
-from eventkit.cli_sending import Bar, Item, Sending, complain
+from eventkit.cli import asked, types
+from eventkit.cli.asked import Given
+from eventkit.cli.broker import FAILED, Broker, Url, describe, fail, run
+from eventkit.cli.payload import Unfit
+from eventkit.cli.sending import Bar, Item, Sending, complain
 from eventkit.clock import check_delay
 from eventkit.errors import EventkitError, InvalidMessage, NoOwner
 from eventkit.messages import routing

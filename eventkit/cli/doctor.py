@@ -19,8 +19,8 @@ from eventkit import discovery
 from eventkit import headers as h
 from eventkit.adapter import DONE, Adapter, Address, Delivery, Group, Limits, Message, Provision, Settlement
 from eventkit.bus import connect
-from eventkit.cli_broker import FAILED, Broker, Json, Url, describe, services
-from eventkit.cli_table import printable
+from eventkit.cli.broker import FAILED, Broker, Json, Url, describe, services
+from eventkit.cli.table import printable
 from eventkit.service import Service
 from eventkit.settings import Settings, read_settings
 from eventkit.wire import new_id

@@ -60,7 +60,7 @@ def write_project(name: str, broker: str, folder: Path) -> Path:
     }
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}-") as scratch:
         fresh = Path(scratch) / name
-        for path, text in _files(resources.files("eventkit") / "templates" / "project", words):
+        for path, text in _files(resources.files("eventkit.cli") / "templates" / "project", words):
             file = fresh / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")

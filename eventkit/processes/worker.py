@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
-from eventkit.lifeline import DRAIN, READY
+from eventkit.processes.lifeline import DRAIN, READY
 
 
 @dataclass(frozen=True, slots=True)

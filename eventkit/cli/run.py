@@ -13,22 +13,23 @@ from typing import Annotated, NoReturn, Optional
 
 import typer
 
-from eventkit import candidates, cli_health, discovery
-from eventkit.cli_broker import FAILED, USAGE, Broker, Url
-from eventkit.environment_file import load_environment
+from eventkit import discovery
+from eventkit.cli import candidates, health
+from eventkit.cli.broker import FAILED, USAGE, Broker, Url
+from eventkit.cli.environment_file import load_environment
+from eventkit.cli.sources import import_roots
 from eventkit.errors import EventkitError, SettingsError
-from eventkit.lifeline import Lifeline
 from eventkit.loading import NotLoaded, load_services
 from eventkit.log import to_console
 from eventkit.log_json import to_json
-from eventkit.reloading import run_reloading
+from eventkit.processes.lifeline import Lifeline
+from eventkit.processes.reloading import run_reloading
+from eventkit.processes.serving import Serving
+from eventkit.processes.supervisor import Supervisor
+from eventkit.processes.worker import Assignment, Worker
 from eventkit.service import Service
-from eventkit.serving import Serving
 from eventkit.settings import read_settings
-from eventkit.sources import import_roots
 from eventkit.subscriptions import channels, table
-from eventkit.supervisor import Supervisor
-from eventkit.worker import Assignment, Worker
 
 log = logging.getLogger("eventkit")
 
@@ -64,8 +65,8 @@ def run(  # noqa: PLR0913 each is an option
     log_format: Annotated[
         str, typer.Option(metavar="FORMAT", help="console, for people; json, for programs: an object a line.")
     ] = "console",
-    health_port: cli_health.Port = None,
-    health_host: cli_health.Host = "127.0.0.1",
+    health_port: health.Port = None,
+    health_host: health.Host = "127.0.0.1",
     worker: Annotated[Optional[str], typer.Option(hidden=True)] = None,  # noqa: UP045
 ) -> None:
     """Run services until SIGTERM or Ctrl-C, which drains them: what runs is finished, the rest given back.
@@ -168,7 +169,7 @@ def _serve(order: _Order, mine: Assignment | None) -> None:
     lifeline = None if mine is None else Lifeline(mine.descriptor)
     sys.path[:0] = [str(root) for root in import_roots(Path.cwd())]
     services = load_services(order.services or [_only()])
-    probes = cli_health.probes(order.port(1), order.health_host)
+    probes = health.probes(order.port(1), order.health_host)
     where = _where(order.broker, order.url)
     live = _teller(order, services, where) if mine is None or mine.tells else _silent
     serving = Serving(services, order.broker, order.url, probes=probes, lifeline=lifeline, live=live)

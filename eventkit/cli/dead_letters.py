@@ -11,10 +11,10 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from eventkit import cli_letters as shown
 from eventkit.bus import Bus
-from eventkit.cli_broker import FAILED, Broker, Groups, Json, Url, fail, groups, run, width
-from eventkit.cli_table import printable
+from eventkit.cli import letters as shown
+from eventkit.cli.broker import FAILED, Broker, Groups, Json, Url, fail, groups, run, width
+from eventkit.cli.table import printable
 from eventkit.dead_letters import DeadLetters
 from eventkit.errors import DeadLetterError, LetterFailure, NoDeadLetter
 from eventkit.letter import DeadLetter

@@ -13,8 +13,8 @@ import typer
 
 from eventkit.adapter import Adapter, Address, Backlog, Group, Provision
 from eventkit.bus import Bus
-from eventkit.cli_broker import FAILED, Broker, Json, Url, describe, groups, run, width
-from eventkit.cli_table import lasting, table
+from eventkit.cli.broker import FAILED, Broker, Json, Url, describe, groups, run, width
+from eventkit.cli.table import lasting, table
 from eventkit.errors import NotProvisioned
 
 _HEAD = ("group", "ready", "in flight", "retries", "dead", "oldest")

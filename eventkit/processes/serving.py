@@ -11,8 +11,8 @@ from contextlib import nullcontext, suppress
 from types import FrameType
 
 from eventkit.bus import connect
-from eventkit.lifeline import GRACE, Lifeline
 from eventkit.probes import Probes
+from eventkit.processes.lifeline import GRACE, Lifeline
 from eventkit.service import Service
 
 log = logging.getLogger("eventkit")

@@ -12,12 +12,11 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperCommand
 
-from eventkit import cli_lines as lines
-from eventkit import cli_types as types
 from eventkit import headers as h
-from eventkit.cli_broker import fail
-from eventkit.cli_payload import Unfit, check_key, read
-from eventkit.cli_sending import complain
+from eventkit.cli import lines, types
+from eventkit.cli.broker import fail
+from eventkit.cli.payload import Unfit, check_key, read
+from eventkit.cli.sending import complain
 from eventkit.errors import InvalidMessage
 from eventkit.messages import Command, Event
 

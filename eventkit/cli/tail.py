@@ -13,9 +13,9 @@ import typer
 from eventkit import headers as h
 from eventkit.adapter import Address, Delivery, Provision
 from eventkit.bus import Bus
-from eventkit.cli_broker import STOPPED, Broker, Json, Url, fail, run, width
-from eventkit.cli_table import printable, table
-from eventkit.cli_types import located
+from eventkit.cli.broker import STOPPED, Broker, Json, Url, fail, run, width
+from eventkit.cli.table import printable, table
+from eventkit.cli.types import located
 from eventkit.errors import DeclarationError, NotProvisioned
 from eventkit.messages import routing
 from eventkit.names import Kind, logical

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from eventkit.cli_table import ago, printable, printable_lines, table
+from eventkit.cli.table import ago, printable, printable_lines, table
 from eventkit.letter import DeadLetter
 
 _HEAD = ("id", "type", "key", "reason", "attempts", "retried", "failed", "error")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from eventkit.worker import Worker
+from eventkit.processes.worker import Worker
 
 log = logging.getLogger("eventkit")
 

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from eventkit.sources import dotted, trees
+from eventkit.cli.sources import dotted, trees
 
 
 def services(folder: Path) -> Sequence[str]:

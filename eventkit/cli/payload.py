@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import AliasChoices, AliasPath, BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
-from eventkit.cli_table import printable
-from eventkit.cli_types import MessageClass
+from eventkit.cli.table import printable
+from eventkit.cli.types import MessageClass
 from eventkit.messages import Command, Event, routing
 
 

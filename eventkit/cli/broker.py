@@ -14,7 +14,7 @@ import typer
 from eventkit import discovery
 from eventkit.adapter import Group, Provision
 from eventkit.bus import Bus, connect
-from eventkit.cli_table import printable
+from eventkit.cli.table import printable
 from eventkit.errors import DeclarationError, EventkitError, SettingsError
 from eventkit.loading import NotLoaded, load_services
 from eventkit.names import logical

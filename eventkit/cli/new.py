@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from eventkit.cli_broker import FAILED, fail
+from eventkit.cli.broker import FAILED, fail
+from eventkit.cli.project import package_name, write_project
 from eventkit.errors import DeclarationError
-from eventkit.project import package_name, write_project
 from eventkit.testing.brokers import NAMES
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from eventkit.cli_examples import EXAMPLES
+from eventkit.cli.examples import EXAMPLES
 
 _DEBUG = "--debug"
 _WRAPPED = re.compile(r"(?<!\n)\n(?!\n)")

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from eventkit import headers as h
 from eventkit.adapter import Message
 from eventkit.bus import Bus
-from eventkit.cli_broker import describe
+from eventkit.cli.broker import describe
 from eventkit.errors import InvalidMessage, NoOwner, PublishError
 from eventkit.publishing import permanent
 

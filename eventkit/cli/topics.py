@@ -12,8 +12,8 @@ from eventkit import discovery, names
 from eventkit.adapter import Address, Group, Provision
 from eventkit.asyncapi.declared import Declarations, gather
 from eventkit.bus import Bus
-from eventkit.cli_broker import Broker, Json, Url, fail, run, services, width
-from eventkit.cli_table import table
+from eventkit.cli.broker import Broker, Json, Url, fail, run, services, width
+from eventkit.cli.table import table
 from eventkit.errors import EventkitError
 from eventkit.settings import read_settings
 

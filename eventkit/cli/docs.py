@@ -10,19 +10,19 @@ from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 
-from eventkit import cli_page
 from eventkit.asyncapi import accept, contract, report
 from eventkit.asyncapi.bindings import OWN
 from eventkit.asyncapi.compare import compare
 from eventkit.asyncapi.document import document, documents
 from eventkit.asyncapi.errors import DocumentError
 from eventkit.asyncapi.texts import to_json, to_yaml
+from eventkit.cli import page
 from eventkit.errors import EventkitError
 from eventkit.loading import NotLoaded, load_services
 from eventkit.service import Service
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="The AsyncAPI document of services.")
-cli_page.add(app)
+page.add(app)
 
 _USAGE, _BROKEN = 2, 1
 _FORMATS = {"text": report.as_text, "json": report.as_json, "github": report.as_github}

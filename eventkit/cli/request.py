@@ -9,13 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from eventkit import cli_asked as asked
-from eventkit import cli_types as types
 from eventkit.bus import Bus
-from eventkit.cli_broker import FAILED, Broker, Url, describe, fail, run
-from eventkit.cli_payload import Unfit
-from eventkit.cli_sending import complain
-from eventkit.cli_table import printable
+from eventkit.cli import asked, types
+from eventkit.cli.broker import FAILED, Broker, Url, describe, fail, run
+from eventkit.cli.payload import Unfit
+from eventkit.cli.sending import complain
+from eventkit.cli.table import printable
 from eventkit.errors import CommandFailed, CommandRejected, EventkitError, NoOwner, RequestTimeout
 from eventkit.messages import Command, routing
 from eventkit.replies import reply_adapter

@@ -1,0 +1,39 @@
+"""The command line: its commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from eventkit.cli import dead_letters, docs, doctor, health, new, produce, request, run, status, tail, topics
+from eventkit.cli.asked import Teaching
+from eventkit.cli.root import Root
+
+app = typer.Typer(cls=Root, no_args_is_help=True, pretty_exceptions_enable=False)
+
+app.command()(run.run)
+app.command()(new.new)
+app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(docs.app, name="docs")
+app.add_typer(topics.app, name="topics")
+app.command(cls=Teaching)(produce.publish)
+app.command(cls=Teaching)(produce.send)
+app.command(cls=Teaching)(request.request)
+app.command()(status.status)
+app.command()(tail.tail)
+app.command()(doctor.doctor)
+app.command()(health.health)
+
+
+@app.callback()
+def _root(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the whole trace of what went wrong. May stand anywhere.")
+    ] = False,
+) -> None:
+    """Events and commands for Python services. The broker is a setting: EVENTKIT_BROKER, EVENTKIT_URL."""
+
+
+def main() -> None:
+    app()

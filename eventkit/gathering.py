@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from eventkit.adapter import Delivery
 from eventkit.clock import Clock, Timer
+from eventkit.declaring import Handler
 from eventkit.handling import Entry
 from eventkit.lanes import Gate
 from eventkit.messages import Command, Event
-from eventkit.service import Handler
 
 
 class Item(NamedTuple):

@@ -12,9 +12,10 @@ from typing import Any
 
 from eventkit.adapter import Address, Delivery, Message
 from eventkit.context import Context, Outgoing
+from eventkit.declaring import Handler
 from eventkit.messages import Command, Event, Topic, Undeclared, declared, nearest, routing
 from eventkit.retry import Retry
-from eventkit.service import Handler, Service
+from eventkit.service import Service
 from eventkit.threads import Threads
 from eventkit.wire import JSON_SERIALIZER, Serializer, decode, destination, version
 

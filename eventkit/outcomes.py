@@ -19,6 +19,7 @@ from eventkit.adapter import DONE, Delivery, Group, Message, Move, Settlement
 from eventkit.breaker import Breaker
 from eventkit.clock import Clock
 from eventkit.copies import Reason
+from eventkit.declaring import Handler
 from eventkit.errors import (
     CommandFailed,
     GiveUp,
@@ -33,7 +34,6 @@ from eventkit.handling import Entry, Table
 from eventkit.lanes import Gate, take_back_cancellation
 from eventkit.messages import Command, Event
 from eventkit.outgoing import Emitter, Unsendable
-from eventkit.service import Handler
 from eventkit.watching import Happened, Watch, What
 from eventkit.wire import JSON
 

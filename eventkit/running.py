@@ -14,6 +14,7 @@ from typing import Any, Self
 from eventkit.adapter import Adapter, Group, Provision
 from eventkit.clock import Clock
 from eventkit.consuming import Consuming
+from eventkit.declaring import Handler
 from eventkit.errors import BrokerUnavailable, CapabilityNotSupported, DeclarationError, EventkitError
 from eventkit.gathering import Gatherer
 from eventkit.handling import Entry, Surroundings, Table
@@ -22,7 +23,7 @@ from eventkit.messages import Command, Event
 from eventkit.outcomes import Counts, Outcomes
 from eventkit.outgoing import Emitter
 from eventkit.publishing import Publisher
-from eventkit.service import Handler, Service
+from eventkit.service import Service
 from eventkit.suspects import Silence, Suspects
 from eventkit.threads import Threads
 from eventkit.watching import Watch
@@ -180,7 +181,15 @@ def _check(adapter: Adapter, services: Sequence[Service]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise DeclarationError(f"two services are named {name!r}; replicas run in processes of their own")
+    groups: dict[str, Service] = {}
     for service in services:
+        for group in service.groups():
+            first = groups.setdefault(group, service)
+            if first is not service:
+                raise DeclarationError(
+                    f"{first.name!r} and {service.name!r} both make the group {group!r}, and would share its messages; "
+                    "rename the service, or its handlers' group="
+                )
         if not service.handlers:
             raise DeclarationError(f"service {service.name!r} has no handlers: nothing would ever run")
         if service.start == "earliest" and not adapter.capabilities.start_earliest:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from eventkit.adapter import Address
+from eventkit.declaring import Handler
 from eventkit.messages import routing
-from eventkit.service import Handler, Service
+from eventkit.service import Service
 from eventkit.wire import destination
 
 ALL = "all events"

@@ -11,9 +11,10 @@ from typing import Any, TypeAlias, Union, get_args, get_origin
 
 from eventkit.adapter import Address, Group
 from eventkit.asyncapi.errors import DocumentError
+from eventkit.declaring import Handler
 from eventkit.errors import DeclarationError
 from eventkit.messages import Command, Event, declared, nearest, routing
-from eventkit.service import Handler, Router, Service
+from eventkit.service import Router, Service
 from eventkit.wire import destination
 
 MessageClass: TypeAlias = type[Event | Command[Any]]

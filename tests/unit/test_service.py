@@ -265,12 +265,11 @@ def test_what_cannot_run_is_refused_at_start() -> None:
             }
         )
 
+    async def placed(event: Placed) -> None: ...
+
     def service(name: str = "shipping", **arguments: Any) -> Service:
         made = Service(name, **arguments)
-
-        @made.handler
-        async def placed(event: Placed) -> None: ...
-
+        made.handler(placed)
         return made
 
     async def main() -> None:
@@ -281,6 +280,12 @@ def test_what_cannot_run_is_refused_at_start() -> None:
                 bus.run(Service("empty"))
             with pytest.raises(DeclarationError, match="two services are named 'shipping'"):
                 bus.run(service(), service())
+            audit = Service("shipping")
+            audit.handler(group="audit")(placed)
+            with pytest.raises(
+                DeclarationError, match="and 'shipping.audit' both make the group"
+            ):
+                bus.run(audit, service("shipping.audit"))
             with pytest.raises(CapabilityNotSupported, match=r"Service\('shipping', start='earliest'\): memory keeps"):
                 bus.run(service(start="earliest"))
 

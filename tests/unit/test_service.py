@@ -282,9 +282,7 @@ def test_what_cannot_run_is_refused_at_start() -> None:
                 bus.run(service(), service())
             audit = Service("shipping")
             audit.handler(group="audit")(placed)
-            with pytest.raises(
-                DeclarationError, match="and 'shipping.audit' both make the group"
-            ):
+            with pytest.raises(DeclarationError, match=r"and 'shipping\.audit' both make the group"):
                 bus.run(audit, service("shipping.audit"))
             with pytest.raises(CapabilityNotSupported, match=r"Service\('shipping', start='earliest'\): memory keeps"):
                 bus.run(service(start="earliest"))

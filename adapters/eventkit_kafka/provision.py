@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable
 
 from aiokafka import TopicPartition  # type: ignore[import-untyped]
@@ -14,6 +15,8 @@ from eventkit_kafka.partitions import CLASSES
 from eventkit_kafka.publish import service_of
 from eventkit_kafka.settings import KafkaSettings
 from eventkit_kafka.topics import Topics, Wanted
+
+log = logging.getLogger("eventkit.kafka")
 
 _HEADROOM = 64 * 1024
 """A copy holds more than its original: what failed, and why."""
@@ -31,6 +34,7 @@ class Provisioner:
         self.starts: dict[tuple[str, TopicPartition], int] = {}
         """Where a running group begins with a topic that is new to it: only its members may commit that."""
         self._created: set[str] = set()
+        self._compared: set[str] = set()
 
     def topic(self, address: Address) -> str:
         name = service_of(address.name) if address.kind == "reply" else address.name
@@ -66,9 +70,34 @@ class Provisioner:
         if missing:
             fresh = await self._topics.partitions(list(missing))
             await self._topics.led([tp for found in fresh.values() for tp in found])
+        await self._compare({topic: address for topic, address in channels.items() if topic in existing})
         for group in groups:
             await self._begin(group)
             self._created.add(group.name)
+
+    async def _compare(self, there: dict[str, Address]) -> None:
+        """Say once which topics of ours have other partitions than the settings ask for: they keep what they have."""
+        wanted = self._settings.partitions
+        ours = [
+            topic
+            for topic, address in there.items()
+            if address.kind in ("topic", "inbox") and address.physical is None and topic not in self._compared
+        ]
+        if wanted is None or not ours:
+            return
+        self._compared.update(ours)
+        other = [
+            f"{topic} has {len(found)}"
+            for topic, found in (await self._topics.partitions(ours)).items()
+            if len(found) != wanted
+        ]
+        if other:
+            log.warning(
+                "partitions=%d is for topics that are created; %s, and keeps it: more would move keys to other "
+                "partitions, past what waits for them there (kafka-topics --alter adds them)",
+                wanted,
+                ", ".join(sorted(other)),
+            )
 
     async def restore(self, group: Group) -> bool:
         """Make again the topics of a running group that were deleted, to be read from their beginning. False: we had

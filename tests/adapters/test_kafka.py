@@ -425,6 +425,23 @@ def test_messages_without_a_key_are_spread(url: str) -> None:
     run(url, scenario, partitions=4)
 
 
+def test_a_topic_that_has_other_partitions_than_it_should_is_named(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(it: Bench) -> None:
+        it.settings = it.settings.model_copy(update={"partitions": 5})
+        more = it.another()
+        await more.start(10)
+        try:
+            for _ in range(2):
+                await more.provision([it.group], Provision.CREATE)
+        finally:
+            await more.stop(5)
+        said = [record.getMessage() for record in caplog.records if "partitions=5" in record.getMessage()]
+        assert len(said) == 1
+        assert f"{it.topic('orders')} has 2, {it.topic('shipping.inbox')} has 2, and keeps it" in said[0]
+
+    run(url, scenario, partitions=2)
+
+
 # groups
 
 

@@ -61,9 +61,12 @@ class DeadLetter:
         """The wire form, with all headers."""
         return self.delivery.message
 
-    def read(self, cls: builtins.type[M]) -> M:
-        """Its content; UndecodableMessage where it cannot become that class."""
-        return decode(unwrap(self.message), cls, self.serializer)
+    def read(self, cls: builtins.type[M], *, serializer: Serializer | None = None) -> M:
+        """Its content; UndecodableMessage where it cannot become that class.
+
+        `serializer`: of the service, where that has one of its own. None: the class's, or else the bus's.
+        """
+        return decode(unwrap(self.message), cls, serializer or self.serializer)
 
 
 def read(delivery: Delivery, serializer: Serializer) -> DeadLetter:

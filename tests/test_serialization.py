@@ -166,6 +166,8 @@ def test_through_retry_dead_letter_redrive_and_reply(
             assert letter.message.headers[h.CONTENT_TYPE] == shop.event_type
             assert b"crate" not in (letter.body or b"") or not isinstance(serializer.inner, Sealed)
             assert letter.read(shop.event) == event
+            (same,) = await listed(runs, "scale", 1)  # this bus knows nothing of the service's own serializer
+            assert same.read(shop.event, serializer=service.serializer) == event
             wrong = False
             assert await bus.dead_letters("scale").retry(all=True) == 1
             await eventually(lambda: len(seen) == 3, "the redriven one is handled")

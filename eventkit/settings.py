@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     health_port: int | None = Field(default=None, ge=0, le=65535)
     """Where `eventkit run` tells its health over HTTP, and `eventkit health` asks. None: nowhere."""
 
+    redact: str = ""
+    """What is hidden where payloads are shown: names of fields and headers, `module:function`, joined by commas."""
+
     @field_validator("service", "namespace")
     @classmethod
     def _is_name(cls, value: str) -> str:

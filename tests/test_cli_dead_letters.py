@@ -10,7 +10,7 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,11 @@ async def weigh(command: Weigh) -> None: ...
 async def audit(event: Parcel) -> None: ...
 """
 
+_MASKS = """
+def mask(path, value):
+    return "***" if path == "name" else value
+"""
+
 
 class Parcel(eventkit.Event, topic="parcels", key="name"):
     name: str
@@ -65,6 +70,9 @@ class Place:
 
     folder: Path
     env: Mapping[str, str]
+
+    def hiding(self, what: str) -> Place:
+        return replace(self, env={**self.env, "EVENTKIT_REDACT": what})
 
     async def run(self, *arguments: str) -> tuple[int, str]:
         """Its exit code and all that it wrote."""
@@ -113,6 +121,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def alone(tmp_path: Path) -> Place:
     (tmp_path / "shop.py").write_text(_SHOP)
+    (tmp_path / "masks.py").write_text(_MASKS)
     return Place(tmp_path, {})
 
 
@@ -173,6 +182,12 @@ def test_dead_letters_while_services_run(place: Place) -> None:
             (shown,) = await place.json("dead-letters", "show", "p1", *of)
             assert json.loads(shown["body"]) == {"name": "parcel 1"}
             assert "raise ValueError" in shown["error_stack"]
+            for hiding in (place.hiding("name"), place.hiding("masks:mask")):
+                for command in (("show", "p1"), ("show", "p1", "--json"), ("list", "--type", "Parcel")):
+                    code, output = await hiding.run("dead-letters", *command, *of)
+                    assert code == 0, output
+                    assert "***" in output, output
+                    assert "parcel 1" not in output, output
             code, output = await place.run("dead-letters", "show", "none", *of)
             assert code == 1
             assert "no dead letter 'none'" in output
@@ -285,12 +300,15 @@ def test_tail_follows(place: Place, real: str) -> None:
             cwd=place.folder,
             env=place.env,
         )
-        with every, one:
+        hidden = Program(*EVENTKIT, "tail", "parcels", "--limit", "3", cwd=place.folder, env=place.hiding("name").env)
+        with every, one, hidden:
             async with bus:
                 await asyncio.to_thread(every.wait_for, f"following Parcel and inbox:worker on {real}; Ctrl-C ends it")
                 await asyncio.to_thread(one.wait_for, "following parcels and sent")
+                await asyncio.to_thread(hidden.wait_for, "following parcels")
                 await bus.publish_many([Parcel(name=f"parcel {n}") for n in range(3)])
                 await bus.send(Weigh(number=1))
+                assert await asyncio.to_thread(hidden.wait) == 0, hidden.output
                 await asyncio.to_thread(every.wait_for, r"(?s)parcel 2.*\{.*Weigh|Weigh.*parcel 2.*\{")
                 assert await asyncio.to_thread(every.wait) == 0, every.output
                 assert await asyncio.to_thread(one.wait) == 0, one.output
@@ -299,6 +317,8 @@ def test_tail_follows(place: Place, real: str) -> None:
         ]
         (shown,) = [json.loads(line) for line in one.output.splitlines() if line.startswith("{")]
         assert (shown["type"], shown["key"], json.loads(shown["body"])) == ("Parcel", "parcel 2", {"name": "parcel 2"})
+        assert hidden.output.count('{"name": "***"}') == 3, hidden.output
+        assert "parcel 1" not in hidden.output
         found = {group["group"]: group for group in await place.json("status", "shop:service")}
         assert (found["worker"]["ready"], found["worker.audit"]["ready"]) == (4, 3), "it took something from a group"
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Annotated, NoReturn, Optional, TypeVar
 
 import typer
@@ -14,10 +15,13 @@ import typer
 from eventkit import discovery
 from eventkit.adapter import Group, Provision
 from eventkit.bus import Bus, connect
+from eventkit.cli.sources import import_roots
 from eventkit.cli.table import printable
 from eventkit.errors import DeclarationError, EventkitError, SettingsError
 from eventkit.loading import NotLoaded, load_services
 from eventkit.names import logical
+from eventkit.redacting import Redactor
+from eventkit.redacting import read as read_redactor
 from eventkit.service import Service
 from eventkit.settings import read_settings
 
@@ -66,6 +70,17 @@ def groups(said: Sequence[str] | None) -> dict[str, Group | None]:
             except DeclarationError as error:
                 fail(str(error))
     return found
+
+
+def redaction() -> Redactor:
+    """What EVENTKIT_REDACT hides of all that is shown."""
+    try:
+        said = read_settings(discovery.installed()).redact
+        if ":" in said:
+            sys.path[:0] = [str(root) for root in import_roots(Path.cwd())]
+        return read_redactor(said)
+    except SettingsError as error:
+        fail(str(error))
 
 
 def run(

@@ -13,11 +13,12 @@ import typer
 
 from eventkit.bus import Bus
 from eventkit.cli import letters as shown
-from eventkit.cli.broker import FAILED, Broker, Groups, Json, Url, fail, groups, run, width
+from eventkit.cli.broker import FAILED, Broker, Groups, Json, Url, fail, groups, redaction, run, width
 from eventkit.cli.table import printable
 from eventkit.dead_letters import DeadLetters
 from eventkit.errors import DeadLetterError, LetterFailure, NoDeadLetter
 from eventkit.letter import DeadLetter
+from eventkit.redacting import Redactor
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,11 +56,12 @@ def list_(
     url: Url = None,
 ) -> None:
     """List dead letters, oldest first. Changes nothing, however often."""
-    names, after = groups(group), _since(since)
+    names, after, redactor = groups(group), _since(since), redaction()
+    which = {"type": type, "reason": reason, "since": after}
 
     async def work(bus: Bus) -> None:
         for name in names:
-            await _list(bus.dead_letters(name), {"type": type, "reason": reason, "since": after}, limit, as_json)
+            await _list(bus.dead_letters(name), which, limit, redactor, as_json)
 
     run(work, broker, url)
 
@@ -72,14 +74,14 @@ def show(
     broker: Broker = None,
     url: Url = None,
 ) -> None:
-    """Show one dead letter: why, where, when, the stack, headers and body."""
-    names = groups(group)
+    """Show one dead letter: why, where, when, the stack, headers and body; EVENTKIT_REDACT=card_number hides fields."""
+    names, redactor = groups(group), redaction()
 
     async def work(bus: Bus) -> None:
         found = [letter for name in names async for letter in bus.dead_letters(name).list(id)]
         if not found:
             raise NoDeadLetter(f"{' and '.join(names)}: no dead letter {id!r}; it was retried, discarded or never one")
-        for letter in found:
+        for letter in map(redactor.letter, found):
             typer.echo(json.dumps(shown.as_json(letter, whole=True)) if as_json else shown.as_text(letter))
 
     run(work, broker, url)
@@ -142,7 +144,9 @@ def discard(  # noqa: PLR0913 the same
     run(lambda bus: _each(bus, list(names), ids or [], delete, "discarded", as_json), broker, url)
 
 
-async def _list(letters: DeadLetters, which: dict[str, Any], limit: int | None, as_json: bool) -> None:
+async def _list(
+    letters: DeadLetters, which: dict[str, Any], limit: int | None, redactor: Redactor, as_json: bool
+) -> None:
     page: list[DeadLetter] = []
     count = 0
     found = letters.list(**which)
@@ -150,9 +154,9 @@ async def _list(letters: DeadLetters, which: dict[str, Any], limit: int | None, 
         async for letter in found:
             count += 1
             if as_json:
-                typer.echo(json.dumps(shown.as_json(letter)))
+                typer.echo(json.dumps(shown.as_json(redactor.letter(letter))))
             else:
-                page.append(letter)
+                page.append(redactor.letter(letter))
                 if len(page) == _PAGE:
                     _print(page)
                     page = []

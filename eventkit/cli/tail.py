@@ -13,7 +13,7 @@ import typer
 from eventkit import headers as h
 from eventkit.adapter import Address, Delivery, Provision
 from eventkit.bus import Bus
-from eventkit.cli.broker import STOPPED, Broker, Json, Url, fail, run, width
+from eventkit.cli.broker import STOPPED, Broker, Json, Url, fail, redaction, run, width
 from eventkit.cli.table import printable, table
 from eventkit.cli.types import located
 from eventkit.errors import DeclarationError, NotProvisioned
@@ -51,13 +51,15 @@ def tail(
     """Show messages as they are published, until Ctrl-C. No group is disturbed, and nothing stays on the broker.
 
     With --from-start what the topic holds is shown, oldest first; also of dead:shipping and retry:shipping. RabbitMQ
-    keeps messages for groups only, so its topics hold nothing that could be shown.
+    keeps messages for groups only, so its topics hold nothing that could be shown. EVENTKIT_REDACT=password,card_number
+    hides these fields.
     """
     wanted = [_wanted(word, type) for word in what]
     if not from_start:
         for address in {one.address for one in wanted if one.address.kind not in _FOLLOWED}:
             fail(f"{address} cannot be followed: --from-start shows what it holds, and ends")
     show = _Shown(as_json, live=not from_start)
+    redactor = redaction()
 
     async def work(bus: Bus) -> None:
         await bus.adapter.provision([one.address for one in wanted], Provision.VALIDATE)
@@ -74,7 +76,7 @@ def tail(
                 message = delivery.message
                 if one.type not in (None, message.type) or key not in (None, message.key):
                     continue
-                show.add(delivery)
+                show.add(delivery._replace(message=redactor.shown(message)))
                 count += 1
                 if count == limit:
                     break

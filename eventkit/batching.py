@@ -41,7 +41,17 @@ class BatchCall(Call):
 
 async def decide(outcomes: Outcomes, batch: Gathered) -> list[Settlement | Wait]:
     """Handle the batch; one answer for each of its messages."""
-    items = batch.items
+    if outcomes.telling.instruments is None:
+        return await _decide(outcomes, batch.items)
+    attempts = [item.as_attempt() for item in batch.items]
+    handling = outcomes.telling.begin(attempts)
+    try:
+        return await _decide(outcomes, batch.items)
+    finally:
+        outcomes.telling.end(handling, attempts)
+
+
+async def _decide(outcomes: Outcomes, items: Sequence[Item]) -> list[Settlement | Wait]:
     began = time.perf_counter()
     try:
         errors = await _call(outcomes, items)
@@ -50,8 +60,8 @@ async def decide(outcomes: Outcomes, batch: Gathered) -> list[Settlement | Wait]
             raise
         take_back_cancellation()
         errors = _all(items, cancelled)
-    if outcomes.tell:
-        outcomes.log_batch(items[0].entry, len(items), len(errors), time.perf_counter() - began)
+    if outcomes.telling.each:
+        outcomes.telling.batch_took(items[0].entry, len(items), len(errors), time.perf_counter() - began)
     answers: list[Settlement | Wait] = []
     for place, item in enumerate(items):
         error = errors.get(place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -30,6 +31,7 @@ from eventkit.errors import (
     SettingsError,
 )
 from eventkit.health import Health, examine
+from eventkit.instruments import Instrument, Instruments, Place
 from eventkit.many import Many
 from eventkit.messages import Command, Event, routing
 from eventkit.names import logical
@@ -49,7 +51,7 @@ _START = 10.0
 """Seconds to reach the broker at start."""
 
 
-def connect(
+def connect(  # noqa: PLR0913 each is a setting, or comes with tests
     broker: str | BrokerObject | None = None,
     url: str | SecretStr | None = None,
     *,
@@ -60,6 +62,7 @@ def connect(
     adapter: Adapter | None = None,
     clock: Clock | None = None,
     watch: Watch = None,
+    instruments: Sequence[Instrument] | None = None,
 ) -> Bus:
     """A bus to the broker that the environment names: `async with eventkit.connect() as bus`.
 
@@ -67,7 +70,8 @@ def connect(
     `service` (the source of what this bus publishes) of EVENTKIT_SERVICE, and so on. `adapter` takes a ready one
     instead, and then the environment's broker and url are not read. `broker` may be a FastStream broker object, such
     as a `RedisBroker`: then its connection settings are used, and its own subscribers go on working; the object stays
-    its owner's to start and stop. No connection is opened before `async with`.
+    its owner's to start and stop. `instruments` trace and measure; None: those that EVENTKIT_TRACING and
+    EVENTKIT_METRICS name, which are none by default. No connection is opened before `async with`.
 
     Raises SettingsError for a wrong or mistyped setting, AdapterNotFound for an unknown broker or a missing extra.
     """
@@ -80,7 +84,17 @@ def connect(
         raise SettingsError(f"provision={provision!r}: it is create, validate or assume") from error
     if adapter is None:
         adapter = _adapter(broker, url, settings, namespace, source)
-    return Bus(adapter, source=source, provision=how, serializer=serializer, clock=clock, watch=watch)
+    if instruments is None:
+        instruments = discovery.instruments(settings.tracing, settings.metrics)
+    return Bus(
+        adapter,
+        source=source,
+        provision=how,
+        serializer=serializer,
+        clock=clock,
+        watch=watch,
+        instruments=instruments,
+    )
 
 
 def _named(argument: str, value: str) -> str:
@@ -128,13 +142,18 @@ class Bus:
         serializer: Serializer = JSON_SERIALIZER,
         clock: Clock | None = None,
         watch: Watch = None,
+        instruments: Sequence[Instrument] = (),
     ) -> None:
         self._adapter = adapter
         self._source = source
         self._provision = provision
         self._serializer = serializer
         self._clock = clock or SystemClock()
+        self._place = Place(adapter.name, source, None)
+        self._instruments = Instruments(instruments) if instruments else None
         self._watch = watch
+        """Of services, which tell their instruments by themselves."""
+        self._tell = watch if self._instruments is None else self._instruments.watch(self._place, watch)
         self._opened = _Opened()
         self._correlation_id: str | None = None
         self._headers: Mapping[str, str] = {}
@@ -180,6 +199,7 @@ class Bus:
             self._serializer,
             self._clock,
             self._watch,
+            self._instruments,
             lambda: {requests.reply_to: requests.error},
         )
         self._opened.requests = requests
@@ -241,7 +261,7 @@ class Bus:
         confirmed. Something that is no event at all raises DeclarationError, after those before it went out; as any
         error that `events` raises, it has the PublishError of those before it as its cause, if there is one.
         """
-        many = Many(self._open().publisher, self._happened)
+        many = Many(self._open().publisher, self._happened, self._place, self._instruments)
         about = self._about(headers=headers)
         try:
             for event in events:
@@ -312,7 +332,10 @@ class Bus:
             if not request.reply.done():  # it is where the bus was closed meanwhile
                 request.sent = True
                 await self._put(command, replace(about, id=request.id))
+            began = time.perf_counter()
             reply = await request.reply
+            if self._instruments is not None:
+                self._instruments.replied(self._place, reply, time.perf_counter() - began)
         answer: R = replies.read(reply, route.reply, route.serializer or core.serializer)
         return answer
 
@@ -328,7 +351,7 @@ class Bus:
     def dead_letters(self, group: str) -> DeadLetters:
         """What this group has given up on: to list, show, retry and discard. A service's name is its group's name."""
         core = self._open()
-        return DeadLetters(core.adapter, core.publisher, core.clock, core.serializer, group)
+        return DeadLetters(core.adapter, self._forward, core.clock, core.serializer, group)
 
     def run(self, *services: Service) -> Running:
         """Run services in this process: `async with bus.run(orders, payments): ...`."""
@@ -349,7 +372,7 @@ class Bus:
 
     async def deliver(self, messages: Sequence[Message]) -> None:
         """Publish messages that `encode` made; returns when the broker has all. PublishError says which failed."""
-        answers = await self._open().publisher.publish_batch(messages)
+        answers = await self._forward(messages)
         failures = [
             Failure(place, None, error, unknown=not permanent(error))
             for place, error in enumerate(answers)
@@ -362,10 +385,26 @@ class Bus:
                 failures,
             ) from failures[0].error
 
+    async def _forward(self, messages: Sequence[Message]) -> Sequence[Exception | None]:
+        """Publish what was made before, and keeps the context in which it was."""
+        publisher = self._open().publisher
+        if self._instruments is None:
+            return await publisher.publish_batch(messages)
+        return await self._instruments.send(self._place, messages, publisher.publish_batch, forwarded=True)
+
     async def _put(self, message: Event | Command[Any], about: Envelope) -> None:
         core = self._open()
         encoded = encode(message, about, self._serializer)
-        error = await core.publisher.publish(encoded)
+        if self._instruments is None:
+            error = await core.publisher.publish(encoded)
+        else:
+
+            async def publish(messages: Sequence[Message]) -> Sequence[Exception | None]:
+                nonlocal encoded
+                (encoded,) = messages
+                return (await core.publisher.publish(encoded),)
+
+            (error,) = await self._instruments.send(self._place, (encoded,), publish)
         if error is None:
             self._happened(encoded, message)
             return
@@ -409,9 +448,9 @@ class Bus:
         return self._opened.core
 
     def _happened(self, message: Message, content: Event | Command[Any]) -> None:
-        if self._watch is not None:
+        if self._tell is not None:
             what = What.PUBLISHED if isinstance(content, Event) else What.SENT
-            self._watch(Happened(what, self._source, message, content, 1, None, None))
+            self._tell(Happened(what, self._source, message, content, 1, None, None))
 
 
 def _wrong_verb(verb: str, given: object) -> DeclarationError:

@@ -14,9 +14,11 @@ from eventkit.adapter import RELEASE, Adapter, Consumer, Delivery, Done, Group, 
 from eventkit.clock import Clock, sleep
 from eventkit.gathering import Gathered, Item, Joined
 from eventkit.headers import SUSPECT
+from eventkit.instruments import GroupState, Place
 from eventkit.lanes import Gate, Lanes, take_back_cancellation
-from eventkit.outcomes import Counts, Outcomes, Wait, about
+from eventkit.outcomes import Outcomes, Wait
 from eventkit.suspects import Suspects
+from eventkit.telling import Counts, about
 
 log = logging.getLogger("eventkit")
 
@@ -42,10 +44,14 @@ class Consuming:
         self.budget = max(concurrency * 4, 1_000)
         """Deliveries held at once."""
         self._outcomes = outcomes
+        self._telling = outcomes.telling
+        self._instruments = outcomes.telling.instruments
         self._adapter = adapter
         self._clock = clock
         self._lanes: Lanes[Delivery | Gathered] = Lanes(self._process, concurrency, clock.call_later)
         self._gatherer = outcomes.gatherer
+        self._alone = self._gatherer is None and self._instruments is None
+        """Is there nobody to be told of a settlement besides the broker?"""
         if self._gatherer is not None:
             self._gatherer.submit = functools.partial(self._lanes.add, None)
         self._consumer: Consumer | None = None
@@ -66,7 +72,16 @@ class Consuming:
 
     @property
     def counts(self) -> Counts:
-        return self._outcomes.counts
+        return self._telling.counts
+
+    @property
+    def place(self) -> Place:
+        return self._telling.place
+
+    @property
+    def state(self) -> GroupState:
+        """For instruments."""
+        return GroupState(self.place, len(self._held), self._outcomes.breakers, self.error)
 
     @property
     def circuits(self) -> Mapping[str, str]:
@@ -95,7 +110,9 @@ class Consuming:
         if self._stopping:  # handed over just before the pause: untouched, it is given back, and keeps its order
             self._put_off(batch)
             return
-        self._outcomes.tell = log.isEnabledFor(logging.INFO)
+        self._telling.each = log.isEnabledFor(logging.INFO)
+        if self._instruments is not None:
+            self._instruments.received(self.place, batch)
         held, add, limit = self._held, self._lanes.add, self._suspects.limit
         for delivery in batch:
             held[id(delivery)] = delivery
@@ -141,6 +158,8 @@ class Consuming:
 
     def unsettled(self, delivery: Delivery, how: Settlement, error: Exception, /) -> None:
         log.warning("%s: could not settle %s, trying again: %r", self.group.name, about(delivery.message), error)
+        if self._instruments is not None:
+            self._instruments.settled(self.place, delivery, how, error)
 
         def again() -> None:
             if self._consumer is not None:
@@ -236,7 +255,7 @@ class Consuming:
             self._started.discard(key)
             return how.seconds if isinstance(how, Wait) else how
         self._started.discard(key)
-        if self._gatherer is None:  # `_settle`, without the price of a call for each message
+        if self._alone:  # `_settle`, without the price of a call for each message
             if self._consumer is not None:
                 try:
                     self._consumer.settle(item, how)
@@ -279,6 +298,8 @@ class Consuming:
                 self._consumer.settle(delivery, how)
             except Exception as error:  # noqa: BLE001 no adapter may do that; one that does costs no worker
                 self.unsettled(delivery, how, error)
+        if self._instruments is not None:
+            self._instruments.settled(self.place, delivery, how)
         key = id(delivery)
         del self._held[key]
         self._started.discard(key)

@@ -23,7 +23,7 @@ from datetime import datetime, timedelta
 
 from eventkit import copies
 from eventkit import headers as h
-from eventkit.adapter import Adapter, Address, Delivery, Group, Provision
+from eventkit.adapter import Adapter, Address, Delivery, Group, Message, Provision
 from eventkit.clock import Clock
 from eventkit.copies import Reason
 from eventkit.errors import (
@@ -36,7 +36,6 @@ from eventkit.errors import (
     RetriedTooOften,
 )
 from eventkit.letter import DeadLetter, MessageClass, Wanted, read, wanted
-from eventkit.publishing import Publisher
 from eventkit.wire import Serializer
 
 REDRIVES = 3
@@ -68,10 +67,15 @@ class DeadLetters:
     """
 
     def __init__(
-        self, adapter: Adapter, publisher: Publisher, clock: Clock, serializer: Serializer, group: str
+        self,
+        adapter: Adapter,
+        publish: Callable[[Sequence[Message]], Awaitable[Sequence[Exception | None]]],
+        clock: Clock,
+        serializer: Serializer,
+        group: str,
     ) -> None:
         self._adapter = adapter
-        self._publisher = publisher
+        self._publish = publish
         self._clock = clock
         self._serializer = serializer
         self._group = Group(group, ())
@@ -185,7 +189,7 @@ class DeadLetters:
                 work.failed(letter, refused)
         copied = [copies.redrive(letter.message, self._group) for letter in ready]
         confirmed: list[DeadLetter] = []
-        for letter, error in zip(ready, await self._publisher.publish_batch(copied), strict=True):
+        for letter, error in zip(ready, await self._publish(copied), strict=True):
             if error is None:
                 confirmed.append(letter)
             else:

@@ -1,16 +1,19 @@
-"""Discovery: an adapter by its name, through the entry points `eventkit.adapters`."""
+"""Discovery: by their names, adapters through the entry points `eventkit.adapters`, and instruments through
+`eventkit.tracing` and `eventkit.metrics`."""
 
 from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, Self
 
 from eventkit.adapter import Adapter, Connection
 from eventkit.adopting import BrokerObject
-from eventkit.errors import AdapterNotFound
+from eventkit.errors import AdapterNotFound, SettingsError
+from eventkit.instruments import Instrument
 
 GROUP = "eventkit.adapters"
 _DISTRIBUTION = "faststream-eventkit"
@@ -45,6 +48,33 @@ def load(name: str) -> type[Adapter]:
             f"the client library of {name!r} is not installed ({error}): pip install '{_DISTRIBUTION}[{name}]'"
         ) from error
     return found
+
+
+def instruments(tracing: str, metrics: str) -> Sequence[Instrument]:
+    """Those that these settings name: one of each for the whole process. SettingsError says which names there are, or
+    which extra to install."""
+    return [
+        _instrument(what, name)
+        for what, names in (("tracing", tracing), ("metrics", metrics))
+        for name in (word.strip() for word in names.split(","))
+        if name
+    ]
+
+
+@lru_cache
+def _instrument(what: str, name: str) -> Instrument:
+    variable = f"EVENTKIT_{what.upper()}"
+    points = {point.name: point for point in entry_points(group=f"eventkit.{what}")}
+    point = points.get(name)
+    if point is None:
+        raise SettingsError(f"{variable}: there is no {name!r} (installed: {', '.join(sorted(points)) or 'none'})")
+    try:
+        make: Callable[[], Instrument] = point.load()
+    except ImportError as error:
+        raise SettingsError(
+            f"{variable}={name}: what it needs is not installed ({error}): pip install '{_DISTRIBUTION}[{name}]'"
+        ) from error
+    return make()
 
 
 def adopting(broker: BrokerObject) -> type[Adopting]:

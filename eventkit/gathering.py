@@ -16,6 +16,7 @@ from eventkit.adapter import Delivery
 from eventkit.clock import Clock, Timer
 from eventkit.declaring import Handler
 from eventkit.handling import Entry
+from eventkit.instruments import Attempt
 from eventkit.lanes import Gate
 from eventkit.messages import Command, Event
 
@@ -30,6 +31,9 @@ class Item(NamedTuple):
     content: Event | Command[Any]
     attempt: int
     deadline: datetime | None
+
+    def as_attempt(self) -> Attempt:
+        return Attempt(self.arrived, self.delivery, self.entry.name, self.attempt)
 
 
 class Joined:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from eventkit.adapter import Message
 from eventkit.errors import Failure
+from eventkit.instruments import Instruments, Place
 from eventkit.messages import Event
 from eventkit.publishing import Publisher, permanent
 
@@ -19,8 +20,16 @@ _CHUNKS = 4
 class Many:
     """One call of `publish_many`."""
 
-    def __init__(self, publisher: Publisher, confirmed: Callable[[Message, Event], None]) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        confirmed: Callable[[Message, Event], None],
+        place: Place,
+        instruments: Instruments | None,
+    ) -> None:
         self._publisher = publisher
+        self._place = place
+        self._instruments = instruments
         self._confirmed = confirmed
         self._chunk: list[tuple[int, Event, Message]] = []
         self._pending: set[asyncio.Task[None]] = set()
@@ -66,8 +75,18 @@ class Many:
         return sorted(self.failures, key=lambda failure: failure.index)
 
     async def _send(self, chunk: Sequence[tuple[int, Event, Message]]) -> None:
-        answers = await self._publisher.publish_batch([message for _, _, message in chunk])
-        for (index, event, message), error in zip(chunk, answers, strict=True):
+        messages: Sequence[Message] = [message for _, _, message in chunk]
+        if self._instruments is None:
+            answers = await self._publisher.publish_batch(messages)
+        else:
+
+            async def publish(changed: Sequence[Message]) -> Sequence[Exception | None]:
+                nonlocal messages
+                messages = changed
+                return await self._publisher.publish_batch(messages)
+
+            answers = await self._instruments.send(self._place, messages, publish)
+        for (index, event, _), message, error in zip(chunk, messages, answers, strict=True):
             if error is None:
                 self._confirmed(message, event)
             else:

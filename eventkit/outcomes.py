@@ -7,7 +7,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeAlias
 
@@ -34,7 +33,7 @@ from eventkit.handling import Entry, Table
 from eventkit.lanes import Gate, take_back_cancellation
 from eventkit.messages import Command, Event
 from eventkit.outgoing import Emitter, Unsendable
-from eventkit.watching import Happened, Watch, What
+from eventkit.telling import Telling
 from eventkit.wire import JSON
 
 log = logging.getLogger("eventkit")
@@ -46,22 +45,6 @@ UNKNOWN_LIMIT = timedelta(hours=1)
 """After this in all it is a dead letter."""
 _LONGEST_REST = timedelta(minutes=10)
 """How long a message that is put off waits on the broker at most, each time, while its handler rests."""
-
-
-@dataclass(slots=True)
-class Counts:
-    """What became of the deliveries of a group, since its start."""
-
-    handled: int = 0
-    rejected: int = 0
-    retried: int = 0
-    dead: int = 0
-    skipped: int = 0
-    """Of types that no handler here takes."""
-    expired: int = 0
-    """Requests that nobody waited for any more."""
-    repeated: int = 0
-    """Of handlers with `once=`: handled before, and dropped."""
 
 
 class Wait(NamedTuple):
@@ -79,16 +62,15 @@ class Outcomes:
 
     def __init__(
         self,
-        service: str,
         group: Group,
         table: Table,
         emitter: Emitter,
         clock: Clock,
-        watch: Watch,
+        telling: Telling,
         gatherer: Gatherer | None = None,
     ) -> None:
         """`gatherer`: for a group that has handlers of batches."""
-        self.counts = Counts()
+        self.telling = telling
         self.gatherer = gatherer
         self._waiting: dict[int, int] = {}
         self._breakers: dict[Handler, Breaker] = {}
@@ -98,15 +80,12 @@ class Outcomes:
         """Does what waits here leave others little room? Set by whoever holds the deliveries."""
         self.aborting = False
         """A stop has run out of time: a cancellation is ours, and no failure of the message."""
-        self.tell = False
-        """Is each handled message logged?"""
         self._said_overtaking = False
-        self._service = service
         self._group = group
         self._table = table
         self.emitter = emitter
         self._clock = clock
-        self._watch = watch
+        self._told = telling.attended
 
     def forget(self, delivery: Delivery) -> None:
         """This delivery is given back: its count in the lane ends."""
@@ -142,12 +121,12 @@ class Outcomes:
                 await self.emitter.succeeded(entry, delivery, result, ())
         except BaseException as error:  # noqa: BLE001 whatever a handler raises is a failure of its message
             return await self.failed(entry, delivery, delivery, content, 1, None, self._blame(error))
-        self.counts.handled += 1
+        self.telling.counts.handled += 1
         return DONE
 
     def _attended(self) -> bool:
         """Is there anything that each message is to be told to, or gathered for?"""
-        return self.tell or self._watch is not None or self.gatherer is not None
+        return self._told or self.telling.each or self.gatherer is not None
 
     def _blame(self, error: BaseException) -> BaseException:
         """The failure of an attempt; raises what is none: our own cancellation, and Ctrl-C."""
@@ -162,7 +141,7 @@ class Outcomes:
         try:
             message = copies.back(arrived)
         except UndecodableMessage as error:
-            return self._dead(arrived, Reason.UNDECODABLE, error, 1)
+            return self._dead(None, arrived, Reason.UNDECODABLE, error, 1)
         delivery = arrived._replace(message=message)
         now = self._clock.now()
         due = _time(message, h.DUE)
@@ -170,13 +149,7 @@ class Outcomes:
             return Move(copies.wait(delivery, self._group, due=due))
         deadline = _time(message, h.EXPIRY)
         if deadline is not None and deadline <= now:
-            self.counts.expired += 1
-            log.info(
-                "%s: %s expired before it was started; nobody waits for it",
-                self._group.name,
-                about(message),
-                extra=self._fields(delivery, copies.attempt(message)),
-            )
+            self.telling.expired(delivery, copies.attempt(message))
             return DONE
         entry = self._table.find(message)
         if entry is None:
@@ -186,20 +159,16 @@ class Outcomes:
     def _unknown(self, delivery: Delivery) -> Settlement:
         message = delivery.message
         if message.address.kind != "inbox" and not self._table.newer(message):
-            self.counts.skipped += 1
-            self._happened(What.SKIPPED, delivery)
+            self.telling.skipped(delivery)
             return DONE
         waited = copies.waits(message) * UNKNOWN_WAIT
         if waited >= UNKNOWN_LIMIT:
-            error = UnknownMessage(f"no handler of {self._service} takes {message.type} version {_version(message)}")
-            return self._dead(delivery, Reason.UNHANDLED, error, copies.attempt(message))
-        if not waited:
-            log.warning(
-                "%s: no handler here takes %s, version %s; it waits on the broker for a replica that does, "
-                "an hour at most",
-                *(self._group.name, about(message), _version(message)),
-                extra=self._fields(delivery, copies.attempt(message)),
+            error = UnknownMessage(
+                f"no handler of {self.telling.place.service} takes {message.type} version {_version(message)}"
             )
+            return self._dead(None, delivery, Reason.UNHANDLED, error, copies.attempt(message))
+        if not waited:
+            self.telling.unknown(delivery, _version(message), copies.attempt(message))
         return Move(copies.wait(delivery, self._group, due=self._clock.now() + UNKNOWN_WAIT))
 
     async def _attempt(
@@ -223,12 +192,21 @@ class Outcomes:
         if entry.batch is not None and self.gatherer is not None:
             item = Item(entry, arrived, delivery, content, attempt, deadline)
             return item if alone else self.gatherer.join(item)
-        if entry.once is not None:
-            return await self._once(entry, arrived, delivery, content, attempt, deadline)
-        failure = await self._call(entry, content, delivery, attempt, deadline)
-        if failure is not None:
-            return await self.failed(entry, arrived, delivery, content, attempt, deadline, failure)
-        return DONE
+        item = Item(entry, arrived, delivery, content, attempt, deadline)
+        if self.telling.instruments is None:
+            return await self._try(item)
+        attempts = (item.as_attempt(),)
+        handling = self.telling.begin(attempts)
+        try:
+            return await self._try(item)
+        finally:
+            self.telling.end(handling, attempts)
+
+    async def _try(self, item: Item) -> Settlement | Wait:
+        if item.entry.once is not None:
+            return await self._once(item)
+        failure = await self._call(item)
+        return DONE if failure is None else await self.failed(*item, failure)
 
     async def failed(
         self,
@@ -249,7 +227,8 @@ class Outcomes:
             if entry.circuit is not None:
                 self._breaker(entry).succeeded()
             return await self._rejected(entry, delivery, error, attempt)
-        if entry.circuit is not None and (wait := self._told(entry, arrived, error)) is not None:
+        if entry.circuit is not None and (wait := self._held(entry, arrived, error)) is not None:
+            self.telling.held(entry, delivery, content, attempt, error)
             if h.SUSPECT in delivery.message.headers:  # it has no lane to wait in
                 return Move(copies.wait(delivery, self._group, due=self._clock.now() + timedelta(seconds=wait.seconds)))
             self._waiting[id(arrived)] = attempt
@@ -259,8 +238,7 @@ class Outcomes:
             gave_up = isinstance(error, (GiveUp, *entry.retry.never))
             reason = Reason.GAVE_UP if gave_up else Reason.EXHAUSTED
             return await self._given_up(entry, delivery, reason, error, attempt)
-        self.counts.retried += 1
-        self._happened(What.RETRIED, delivery, content, attempt=attempt, error=error, delay=waits)
+        self.telling.retried(entry, delivery, content, attempt, error, waits)
         if entry.retry.in_order and h.SUSPECT not in delivery.message.headers:
             self._waiting[id(arrived)] = attempt + 1
             return Wait(waits.total_seconds())
@@ -276,15 +254,14 @@ class Outcomes:
         entry = self._table.find(delivery.message)
         attempt = copies.attempt(delivery.message)
         if entry is None:
-            return self._dead(delivery, Reason.QUARANTINED, ProcessDied(why), attempt)
+            return self._dead(None, delivery, Reason.QUARANTINED, ProcessDied(why), attempt)
         return await self._given_up(entry, delivery, Reason.QUARANTINED, ProcessDied(why), attempt)
 
     def succeeded(self, entry: Entry, delivery: Delivery, content: Event | Command[Any], attempt: int) -> Settlement:
         """An attempt has ended well, and what it sends is sent."""
-        self.counts.handled += 1
         if entry.circuit is not None:
             self._breaker(entry).succeeded()
-        self._happened(What.HANDLED, delivery, content, attempt=attempt)
+        self.telling.handled(entry, delivery, content, attempt)
         return DONE
 
     # circuits
@@ -294,6 +271,11 @@ class Outcomes:
         """The handlers that rest, and since when."""
         found = {handler.name: breaker.state for handler, breaker in self._breakers.items()}
         return {name: state for name, state in found.items() if state is not None}
+
+    @property
+    def breakers(self) -> Mapping[str, bool]:
+        """By handler, of those that have a circuit and were called: is it open?"""
+        return {handler.name: breaker.state is not None for handler, breaker in self._breakers.items()}
 
     def _breaker(self, entry: Entry) -> Breaker:
         found = self._breakers.get(entry.handler)
@@ -319,7 +301,7 @@ class Outcomes:
         pause = min(entry.circuit.pause * 2 ** min(copies.waits(delivery.message), 12), _LONGEST_REST)
         return Move(copies.wait(delivery, self._group, due=self._clock.now() + pause))
 
-    def _told(self, entry: Entry, arrived: Delivery, error: BaseException) -> Wait | None:
+    def _held(self, entry: Entry, arrived: Delivery, error: BaseException) -> Wait | None:
         """The circuit hears of a failure: how long to wait if that counts as none."""
         breaker = self._breaker(entry)
         if isinstance(error, (GiveUp, *entry.retry.never)):
@@ -328,16 +310,10 @@ class Outcomes:
         seconds = breaker.failed(arrived, arrived.message.headers.get(h.ID, arrived.position))
         return None if seconds is None else Wait(seconds)
 
-    async def _call(
-        self,
-        entry: Entry,
-        content: Event | Command[Any],
-        delivery: Delivery,
-        attempt: int,
-        deadline: datetime | None,
-    ) -> BaseException | None:
+    async def _call(self, item: Item) -> BaseException | None:
         """One attempt: its failure, or None."""
-        began = time.perf_counter() if self.tell else 0.0
+        entry, _, delivery, content, attempt, deadline = item
+        began = time.perf_counter() if self.telling.each else 0.0
         call = entry.call(content, delivery, attempt, deadline)
         try:
             result = await call.run()
@@ -345,54 +321,37 @@ class Outcomes:
                 await self.emitter.succeeded(entry, delivery, result, call.outgoing)
         except BaseException as error:  # noqa: BLE001 whatever a handler raises is a failure of its message
             return self._blame(error)
-        self.counts.handled += 1
-        if entry.circuit is not None:
-            self._breaker(entry).succeeded()
-        if self.tell:
-            self._log_handled(delivery, attempt, time.perf_counter() - began)
-        if self._watch is not None:
-            self._happened(What.HANDLED, delivery, content, attempt=attempt)
+        if self.telling.each:
+            self.telling.took(delivery, attempt, time.perf_counter() - began)
+        self.succeeded(entry, delivery, content, attempt)
         return None
 
     # repeats
 
-    async def _once(
-        self,
-        entry: Entry,
-        arrived: Delivery,
-        delivery: Delivery,
-        content: Event | Command[Any],
-        attempt: int,
-        deadline: datetime | None,
-    ) -> Settlement | Wait:
+    async def _once(self, item: Item) -> Settlement | Wait:
         """One attempt of a handler that drops repeats."""
-        began = time.perf_counter() if self.tell else 0.0
+        entry, arrived, delivery, content, attempt, deadline = item
+        began = time.perf_counter() if self.telling.each else 0.0
         call = entry.call(content, delivery, attempt, deadline)
         try:
             ending = await repeats.handle(entry, delivery, call, self._group.name, self.emitter)
         except BaseException as error:  # noqa: BLE001 whatever a handler raises is a failure of its message
-            return await self.failed(entry, arrived, delivery, content, attempt, deadline, self._blame(error))
+            return await self.failed(*item, self._blame(error))
         if isinstance(ending, repeats.Untried):
             return self._put_off(entry, arrived, delivery, attempt, ending)
         self.patience.met()
         if ending is repeats.Ended.REPEATED:
-            self.counts.repeated += 1
             if entry.circuit is not None:
                 self._breaker(entry).dropped(arrived)
-            log.info(
-                "%s: %s was handled before, and is dropped",
-                self._group.name,
-                about(delivery.message),
-                extra=self._fields(delivery, attempt),
-            )
-            self._happened(What.REPEATED, delivery, content, attempt=attempt)
+            self.telling.repeated(entry, delivery, content, attempt)
             return DONE
         if isinstance(ending, repeats.Refused):
             if entry.circuit is not None:
                 self._breaker(entry).succeeded()
-            return self._was_rejected(delivery, ending.rejection, attempt)
-        if self.tell:
-            self._log_handled(delivery, attempt, time.perf_counter() - began)
+            self.telling.rejected(entry, delivery, ending.rejection, attempt)
+            return DONE
+        if self.telling.each:
+            self.telling.took(delivery, attempt, time.perf_counter() - began)
         return self.succeeded(entry, delivery, content, attempt)
 
     def _put_off(
@@ -424,16 +383,6 @@ class Outcomes:
             )
         if deadline is not None and self._clock.now() + waits >= deadline:
             return None
-        log.warning(
-            "%s: %s failed on attempt %d of %d, next in %.3g s: %s",
-            self._group.name,
-            about(delivery.message),
-            attempt,
-            entry.retry.attempts,
-            waits.total_seconds(),
-            copies.brief(failure),
-            extra=self._fields(delivery, attempt),
-        )
         return waits
 
     async def _rejected(self, entry: Entry, delivery: Delivery, rejection: Reject, attempt: int) -> Settlement:
@@ -444,18 +393,7 @@ class Outcomes:
             await self.emitter.rejected(entry, delivery, rejection)
         except Unsendable as error:
             return await self._given_up(entry, delivery, Reason.UNSENDABLE, error.why, attempt)
-        return self._was_rejected(delivery, rejection, attempt)
-
-    def _was_rejected(self, delivery: Delivery, rejection: Reject, attempt: int) -> Settlement:
-        self.counts.rejected += 1
-        log.info(
-            "%s: rejected %s: %s",
-            self._group.name,
-            about(delivery.message),
-            rejection.reason,
-            extra=self._fields(delivery, attempt),
-        )
-        self._happened(What.REJECTED, delivery, attempt=attempt, error=rejection)
+        self.telling.rejected(entry, delivery, rejection, attempt)
         return DONE
 
     async def _given_up(
@@ -466,92 +404,18 @@ class Outcomes:
             described = copies.describe(error)
             failed = CommandFailed(type(error).__name__, described[h.ERROR_MESSAGE])
             await self.emitter.failed(entry, delivery, failed)
-            log.error(
-                "%s: %s failed for good on attempt %d and its requester was told: %s",
-                self._group.name,
-                about(delivery.message),
-                attempt,
-                copies.brief(error),
-                extra=self._fields(delivery, attempt),
-            )
-            self._happened(What.FAILED, delivery, attempt=attempt, error=error)
+            self.telling.failed(entry, delivery, error, attempt)
             return DONE
-        return self._dead(delivery, reason, error, attempt)
+        return self._dead(entry, delivery, reason, error, attempt)
 
-    def _dead(self, delivery: Delivery, reason: Reason, error: BaseException, attempt: int) -> Settlement:
-        self.counts.dead += 1
-        log.error(
-            "%s: %s is a dead letter (%s) after attempt %d: %s",
-            self._group.name,
-            about(delivery.message),
-            reason.value,
-            attempt,
-            copies.brief(error),
-            extra=self._fields(delivery, attempt),
-        )
+    def _dead(
+        self, entry: Entry | None, delivery: Delivery, reason: Reason, error: BaseException, attempt: int
+    ) -> Settlement:
         letter = copies.dead(
             delivery, self._group, reason=reason, error=error, attempt=attempt, failed_at=self._clock.now()
         )
-        self._happened(What.DEAD, delivery._replace(message=letter), attempt=attempt, error=error)
+        self.telling.dead(entry, delivery, letter, reason, error, attempt)
         return Move(letter)
-
-    def _log_handled(self, delivery: Delivery, attempt: int, seconds: float) -> None:
-        log.info(
-            "%s: handled %s%s in %.1f ms",
-            self._group.name,
-            about(delivery.message),
-            f" on attempt {attempt}" if attempt > 1 else "",
-            seconds * 1_000,
-            extra={**self._fields(delivery, attempt), "duration_ms": round(seconds * 1_000, 3)},
-        )
-
-    def log_batch(self, entry: Entry, count: int, failed: int, seconds: float) -> None:
-        log.info(
-            "%s: %s handled a batch of %d%s in %.1f ms",
-            self._group.name,
-            entry.name,
-            count,
-            f", {failed} of them failed," if failed else "",
-            seconds * 1_000,
-            extra={
-                "service": self._service,
-                "group": self._group.name,
-                "batch": count,
-                "failed": failed,
-                "duration_ms": round(seconds * 1_000, 3),
-            },
-        )
-
-    def _fields(self, delivery: Delivery, attempt: int) -> dict[str, object]:
-        headers = delivery.message.headers
-        return {
-            "message_id": headers.get(h.ID),
-            "message_type": delivery.message.type,
-            "message_key": delivery.message.key,
-            "correlation_id": headers.get(h.CORRELATION),
-            "attempt": attempt,
-            "service": self._service,
-            "group": self._group.name,
-        }
-
-    def _happened(
-        self,
-        what: What,
-        delivery: Delivery,
-        content: object = None,
-        *,
-        attempt: int = 1,
-        error: BaseException | None = None,
-        delay: timedelta | None = None,
-    ) -> None:
-        if self._watch is not None:
-            self._watch(Happened(what, self._group.name, delivery.message, content, attempt, error, delay))
-
-
-def about(message: Message) -> str:
-    """A message in a line of a log: its type, key and id."""
-    key = f" key={message.key}" if message.key is not None else ""
-    return f"{message.type or 'a message without type'}{key} ({message.headers.get(h.ID, 'no id')})"
 
 
 def _version(message: Message) -> str:

@@ -15,6 +15,7 @@ from eventkit.context import Outgoing
 from eventkit.copies import brief
 from eventkit.errors import CommandFailed, DeclarationError, InvalidMessage, Reject
 from eventkit.handling import Entry, frozen
+from eventkit.instruments import Instruments, Place
 from eventkit.messages import Command, Event, routing
 from eventkit.publishing import Publisher, permanent
 from eventkit.service import OutgoingMiddleware
@@ -48,14 +49,22 @@ class Emitter:
     """Publishes what a group's handlers send. A failure that may pass is tried again here, not in the handler."""
 
     def __init__(
-        self, publisher: Publisher, service: str, group: str, serializer: Serializer, clock: Clock, watch: Watch
+        self,
+        publisher: Publisher,
+        place: Place,
+        serializer: Serializer,
+        clock: Clock,
+        watch: Watch,
+        instruments: Instruments | None,
     ) -> None:
         self._publisher = publisher
-        self._service = service
-        self._group = group
+        self._place = place
+        self._service = place.service
+        self._group = place.group
         self._serializer = serializer
         self._clock = clock
-        self._watch = watch
+        self._watch = watch if instruments is None else instruments.watch(place, watch)
+        self._instruments = instruments
 
     async def succeeded(self, entry: Entry, delivery: Delivery, result: object, collected: Sequence[Outgoing]) -> None:
         """The handler returned `result` and collected these. Raises Unsendable."""
@@ -159,7 +168,21 @@ class Emitter:
             raise Unsendable(error) from error
 
     async def _deliver(self, messages: Sequence[Message], contents: Sequence[object]) -> dict[int, Exception]:
-        """Until each is confirmed, or refused for good: those, by their place. Repeats have the same ids."""
+        """Until each is confirmed, or refused for good: those, by their place."""
+        if self._instruments is None:
+            return await self._insist(messages, contents)
+        refused: dict[int, Exception] = {}
+
+        async def publish(messages: Sequence[Message]) -> Sequence[Exception | None]:
+            nonlocal refused
+            refused = await self._insist(messages, contents)
+            return [refused.get(place) for place in range(len(messages))]
+
+        await self._instruments.send(self._place, messages, publish)
+        return refused
+
+    async def _insist(self, messages: Sequence[Message], contents: Sequence[object]) -> dict[int, Exception]:
+        """The same. Repeats have the same ids."""
         refused: dict[int, Exception] = {}
         left = list(range(len(messages)))
         wait = _FIRST_WAIT

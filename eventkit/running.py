@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from eventkit.adapter import Adapter, Group, Provision
+from eventkit.adapter import Adapter, Backlog, Group, Message, Provision
 from eventkit.clock import Clock
 from eventkit.consuming import Consuming
 from eventkit.declaring import Handler
@@ -19,18 +20,22 @@ from eventkit.errors import BrokerUnavailable, CapabilityNotSupported, Declarati
 from eventkit.gathering import Gatherer
 from eventkit.handling import Entry, Surroundings, Table
 from eventkit.health import Health, examine
+from eventkit.instruments import GroupState, Instruments, Place
 from eventkit.messages import Command, Event
-from eventkit.outcomes import Counts, Outcomes
+from eventkit.outcomes import Outcomes
 from eventkit.outgoing import Emitter
 from eventkit.publishing import Publisher
 from eventkit.service import Service
 from eventkit.suspects import Silence, Suspects
+from eventkit.telling import Counts, Telling
 from eventkit.threads import Threads
 from eventkit.watching import Watch
 from eventkit.wire import Serializer
 
 log = logging.getLogger("eventkit")
 
+_MEASURE = 5.0
+"""Seconds that the broker has to tell a group's backlog."""
 _AT_ONCE = 8
 """Groups that begin to read at the same time: a start mostly waits, but fifty of them would crowd a broker."""
 
@@ -45,6 +50,8 @@ class Core:
     serializer: Serializer
     clock: Clock
     watch: Watch
+    instruments: Instruments | None
+    """None: there are none."""
     replies: Callable[[], Mapping[str, Exception | None]] = dict
     """Why the bus's own consumer of replies reads nothing, by its name; empty where it has none."""
 
@@ -59,6 +66,8 @@ class Running:
         self._consuming: dict[str, Consuming] = {}
         self._starting = asyncio.Semaphore(_AT_ONCE)
         self._silence = Silence()
+        self._told = False
+        """Were instruments told that it runs?"""
         _check(core.adapter, services)
 
     async def __aenter__(self) -> Self:
@@ -69,6 +78,9 @@ class Running:
             for service in self._services:
                 await self._make(service)
             await _all_at_once([self._read(consuming) for consuming in self._consuming.values()])
+            if self._core.instruments is not None:
+                self._core.instruments.started(self)
+                self._told = True
             for service in self._services:
                 log.info("%s is running on %s", service.name, self._core.adapter.name)
         except BaseException:
@@ -84,6 +96,9 @@ class Running:
     async def stop(self) -> None:
         """Stop fetching, finish what runs, give back the rest, end the lifespans. Twice is harmless."""
         began = time.monotonic()
+        if self._core.instruments is not None and self._told:
+            self._core.instruments.stopped(self)
+            self._told = False
         try:
             await asyncio.gather(*(self._stop_service(service) for service in self._services))
         finally:
@@ -113,6 +128,21 @@ class Running:
         errors.update(self._core.replies())
         return examine(self._core.adapter, errors, circuits)
 
+    # what instruments ask: eventkit.instruments.Consumers
+
+    def states(self) -> Sequence[GroupState]:
+        """Of each group, at this moment."""
+        return [consuming.state for consuming in self._consuming.values()]
+
+    async def backlogs(self) -> Mapping[Place, Backlog]:
+        """What waits for each group on the broker, which is asked. One that it does not tell of is left out."""
+        found: dict[Place, Backlog] = {}
+        for consuming in list(self._consuming.values()):
+            with suppress(Exception):  # it is away, and health says so
+                async with asyncio.timeout(_MEASURE):
+                    found[consuming.place] = await self._core.adapter.measure(consuming.group)
+        return found
+
     async def _make(self, service: Service) -> None:
         """All that a service needs before it reads."""
         core = self._core
@@ -121,7 +151,7 @@ class Running:
             value = await self._stack.enter_async_context(service.lifespan())
         for store in {id(handler.once): handler.once for handler in service.handlers}.values():
             if store is not None:
-                await self._stack.enter_async_context(store.running(core.publisher.publish_batch))
+                await self._stack.enter_async_context(store.running(self._relayed(service)))
         threads = Threads(service.name, service.concurrency)
         self._stack.callback(threads.stop)
         surroundings = Surroundings(service, threads, value)
@@ -131,12 +161,22 @@ class Running:
             return Entry(handler, cls, service, serializer, surroundings)
 
         for name, (group, handlers) in service.groups().items():
-            emitter = Emitter(core.publisher, service.name, name, serializer, core.clock, core.watch)
+            place = Place(core.adapter.name, service.name, name)
+            emitter = Emitter(core.publisher, place, serializer, core.clock, core.watch, core.instruments)
             gatherer = Gatherer(core.clock) if any(handler.batch for handler in handlers) else None
-            outcomes = Outcomes(service.name, group, Table(handlers, make), emitter, core.clock, core.watch, gatherer)
+            telling = Telling(place, core.watch, core.instruments)
+            outcomes = Outcomes(group, Table(handlers, make), emitter, core.clock, telling, gatherer)
             suspects = Suspects(group, outcomes, self._silence, core.clock, service.quarantine_after)
             consuming = Consuming(group, outcomes, suspects, core.adapter, core.clock, service.concurrency)
             self._consuming[name] = consuming
+
+    def _relayed(self, service: Service) -> Callable[[Sequence[Message]], Awaitable[Sequence[Exception | None]]]:
+        """How a store of what was handled publishes what it finds unsent."""
+        core = self._core
+        if core.instruments is None:
+            return core.publisher.publish_batch
+        place = Place(core.adapter.name, service.name, None)
+        return functools.partial(core.instruments.send, place, publish=core.publisher.publish_batch, forwarded=True)
 
     async def _read(self, consuming: Consuming) -> None:
         async with self._starting:

@@ -39,6 +39,10 @@ class Settings(BaseSettings):
 
     redact: str = ""
     """What is hidden where payloads are shown: names of fields and headers, `module:function`, joined by commas."""
+    tracing: str = ""
+    """What traces: otel, or another that is installed; several are joined by commas. Empty: nothing does."""
+    metrics: str = ""
+    """What measures: otel, prometheus, or another that is installed; several are joined by commas. Empty: nothing."""
 
     @field_validator("service", "namespace")
     @classmethod

@@ -23,7 +23,8 @@ from eventkit.clock import Clock
 from eventkit.copies import Suspicion
 from eventkit.gathering import Gathered, Item, Joined
 from eventkit.lanes import Gate, Lanes
-from eventkit.outcomes import Outcomes, Wait, about
+from eventkit.outcomes import Outcomes, Wait
+from eventkit.telling import about
 
 log = logging.getLogger("eventkit")
 

@@ -1,4 +1,4 @@
-"""What happened to messages, told to whoever watches: tests today, instruments later."""
+"""What happened to messages, told to whoever watches: tests, and instruments."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class What(StrEnum):
     REJECTED = "rejected"
     RETRIED = "retried"
     """An attempt failed, another follows."""
+    HELD = "held"
+    """An attempt failed and does not count: its handler's circuit is open, and it is tried again when that closes."""
     FAILED = "failed"
     """A request failed for good, and its requester was told."""
     DEAD = "dead"
@@ -40,6 +42,8 @@ class Happened(NamedTuple):
     error: BaseException | None
     delay: timedelta | None
     """Until the next attempt."""
+    handler: str | None = None
+    """Which one it was for; None: for none."""
 
 
 Watch: TypeAlias = Callable[[Happened], None] | None

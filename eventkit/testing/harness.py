@@ -24,6 +24,7 @@ _SHOWN = {
     What.HANDLED: "handled",
     What.REJECTED: "rejected",
     What.RETRIED: "failed, to be retried",
+    What.HELD: "failed, and waits for its circuit",
     What.FAILED: "failed for good",
     What.DEAD: "dead letter",
     What.SKIPPED: "skipped: no handler",

@@ -7,7 +7,7 @@ from typing import Any
 
 from eventkit import Bus, Command, Event, Message
 from eventkit import headers as h
-from eventkit.outcomes import Counts
+from eventkit.telling import Counts
 from eventkit.testing.harness import Harness
 
 

@@ -1,0 +1,221 @@
+"""Instruments: what traces and metrics hang on. Without any, they cost nothing.
+
+An instrument learns what a bus does, and changes nothing but the headers of what goes out. One that raises is logged,
+and the messages go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeVarTuple, Unpack
+
+from eventkit.adapter import Backlog, Delivery, Message, Settlement
+from eventkit.watching import Happened, Watch
+
+Arguments = TypeVarTuple("Arguments")
+
+log = logging.getLogger("eventkit")
+
+_SAY_AGAIN = 60.0
+"""Seconds between two warnings of an instrument that fails."""
+
+
+class Place(NamedTuple):
+    """Where something happens. The same object for all that happens there."""
+
+    broker: str
+    """The adapter's name."""
+    service: str
+    """The service's name; of a bus that runs none: its source."""
+    group: str | None
+    """None: in a bus itself, not in the handling of a message."""
+
+
+class Attempt(NamedTuple):
+    """A message that is about to be handled."""
+
+    arrived: Delivery
+    """What is settled afterwards."""
+    delivery: Delivery
+    """The same, as it was at its original address."""
+    handler: str
+    number: int
+    """From 1."""
+
+
+class Sending(Protocol):
+    """Messages on their way to the broker."""
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """What is sent: those that were given, with headers of the instrument's own."""
+        ...
+
+    def ended(self, answers: Sequence[Exception | None]) -> None:
+        """Each is confirmed (None), or not."""
+        ...
+
+
+class Handling(Protocol):
+    """An attempt at one message, or at a batch: dependencies, middleware, handler, and what goes out afterwards."""
+
+    def ended(self, endings: Sequence[Happened | None]) -> None:
+        """What became of each, told where the handling began, with the same context variables. None: it was not tried
+        to its end, and will be tried again."""
+        ...
+
+
+class GroupState(NamedTuple):
+    """A group, at this moment."""
+
+    place: Place
+    in_flight: int
+    """Deliveries that are held here and not settled."""
+    circuits: Mapping[str, bool]
+    """By handler, of those that have a `Circuit` and were called: is it open?"""
+    error: Exception | None
+    """Why it does not consume; None while all is well."""
+
+
+class Consumers(Protocol):
+    """Services that run on a bus, to be asked at any time while they do."""
+
+    def states(self) -> Sequence[GroupState]: ...
+
+    async def backlogs(self) -> Mapping[Place, Backlog]:
+        """Asks the broker. A group that it does not tell of is left out."""
+        ...
+
+
+class Instrument:
+    """Override what is of interest: what is not overridden here is not called. One may be given to several buses."""
+
+    def happened(self, place: Place, happened: Happened) -> None:
+        """Something became of a message: see `What`. At `place` it was handled, or published."""
+
+    def sending(self, place: Place, messages: Sequence[Message], forwarded: bool) -> Sending | None:
+        """These are about to go out, in one call. `forwarded`: they were made elsewhere, earlier, and keep their
+        context: from an outbox, from the dead letters."""
+
+    def received(self, place: Place, deliveries: Sequence[Delivery]) -> None:
+        """The broker has handed these over; they wait for their turn."""
+
+    def handling(self, place: Place, attempts: Sequence[Attempt]) -> Handling | None:
+        """These are about to be handled: by one call of a handler. Context variables set here are seen by it."""
+
+    def settled(self, place: Place, arrived: Delivery, how: Settlement, error: Exception | None) -> None:
+        """The broker is told to settle it. `error`: it was, and could not; it will be told again."""
+
+    def replied(self, place: Place, reply: Message, seconds: float) -> None:
+        """A request got its reply, so long after it was sent."""
+
+    def started(self, consumers: Consumers) -> None:
+        """Services run."""
+
+    def stopped(self, consumers: Consumers) -> None:
+        """They do not any more."""
+
+
+class Instruments:
+    """All those of a bus, as one; none of them can harm a message."""
+
+    def __init__(self, instruments: Sequence[Instrument]) -> None:
+        self._said = -_SAY_AGAIN
+        self._happened = [one.happened for one in _overriding(instruments, "happened")]
+        self._sending = [one.sending for one in _overriding(instruments, "sending")]
+        self._received = [one.received for one in _overriding(instruments, "received")]
+        self._handling = [one.handling for one in _overriding(instruments, "handling")]
+        self._settled = [one.settled for one in _overriding(instruments, "settled")]
+        self._replied = [one.replied for one in _overriding(instruments, "replied")]
+        self._started = [one.started for one in instruments]
+        self._stopped = [one.stopped for one in instruments]
+
+    def watch(self, place: Place, other: Watch) -> Watch:
+        """Tells what happened to `other` and to all that are interested."""
+        interested = self._happened
+        if not interested:
+            return other
+
+        def tell(happened: Happened) -> None:
+            if other is not None:
+                other(happened)
+            self._each(interested, place, happened)
+
+        return tell
+
+    async def send(
+        self,
+        place: Place,
+        messages: Sequence[Message],
+        publish: Callable[[Sequence[Message]], Awaitable[Sequence[Exception | None]]],
+        *,
+        forwarded: bool = False,
+    ) -> Sequence[Exception | None]:
+        """Publish them with headers of the instruments' own; one answer each."""
+        parts: list[Sending] = []
+        for sending in self._sending:
+            try:
+                part = sending(place, messages, forwarded)
+                if part is not None:
+                    messages = part.messages
+                    parts.append(part)
+            except Exception as error:  # noqa: BLE001 it is none of the message's
+                self._failed(sending, error)
+        try:
+            answers = await publish(messages)
+        except BaseException as error:
+            cut = error if isinstance(error, Exception) else InterruptedError(type(error).__name__)
+            self._each([part.ended for part in reversed(parts)], [cut] * len(messages))
+            raise
+        self._each([part.ended for part in reversed(parts)], answers)
+        return answers
+
+    def received(self, place: Place, deliveries: Sequence[Delivery]) -> None:
+        self._each(self._received, place, deliveries)
+
+    def handling(self, place: Place, attempts: Sequence[Attempt]) -> Sequence[Handling]:
+        """To be ended by `ended`."""
+        parts: list[Handling] = []
+        for handling in self._handling:
+            try:
+                part = handling(place, attempts)
+                if part is not None:
+                    parts.append(part)
+            except Exception as error:  # noqa: BLE001 it is none of the message's
+                self._failed(handling, error)
+        return parts
+
+    def ended(self, parts: Sequence[Handling], endings: Sequence[Happened | None]) -> None:
+        """The last one that began ends first."""
+        self._each([part.ended for part in reversed(parts)], endings)
+
+    def settled(self, place: Place, arrived: Delivery, how: Settlement, error: Exception | None = None) -> None:
+        self._each(self._settled, place, arrived, how, error)
+
+    def replied(self, place: Place, reply: Message, seconds: float) -> None:
+        self._each(self._replied, place, reply, seconds)
+
+    def started(self, consumers: Consumers) -> None:
+        self._each(self._started, consumers)
+
+    def stopped(self, consumers: Consumers) -> None:
+        self._each(self._stopped, consumers)
+
+    def _each(self, methods: Sequence[Callable[[Unpack[Arguments]], None]], *arguments: *Arguments) -> None:
+        for method in methods:
+            try:
+                method(*arguments)
+            except Exception as error:  # noqa: BLE001 it is none of the message's
+                self._failed(method, error)
+
+    def _failed(self, who: object, error: Exception) -> None:
+        now = time.monotonic()
+        if now > self._said + _SAY_AGAIN:
+            self._said = now
+            log.warning("an instrument failed, and the messages go on without it: %r", who, exc_info=error)
+
+
+def _overriding(instruments: Sequence[Instrument], method: str) -> Sequence[Instrument]:
+    return [one for one in instruments if getattr(type(one), method) is not getattr(Instrument, method)]

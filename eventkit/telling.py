@@ -1,0 +1,237 @@
+"""Telling: what became of the deliveries of a group, counted, logged, and told to whoever watches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from eventkit import headers as h
+from eventkit.adapter import Delivery, Message
+from eventkit.copies import Reason, brief
+from eventkit.errors import Reject
+from eventkit.handling import Entry
+from eventkit.instruments import Attempt, Handling, Instruments, Place
+from eventkit.watching import Happened, Watch, What
+
+log = logging.getLogger("eventkit")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the deliveries of a group, since its start."""
+
+    handled: int = 0
+    rejected: int = 0
+    retried: int = 0
+    dead: int = 0
+    skipped: int = 0
+    """Of types that no handler here takes."""
+    expired: int = 0
+    """Requests that nobody waited for any more."""
+    repeated: int = 0
+    """Of handlers with `once=`: handled before, and dropped."""
+
+
+class Telling:
+    """Of one group."""
+
+    def __init__(self, place: Place, watch: Watch, instruments: Instruments | None) -> None:
+        self.counts = Counts()
+        self.place = place
+        self.instruments = instruments
+        self.each = False
+        """Is each handled message logged?"""
+        self._watch = watch if instruments is None else instruments.watch(place, watch)
+        self._endings: dict[int, Happened | None] = {}
+        """Of what is being handled, by the identity of its delivery: kept only for instruments."""
+
+    @property
+    def attended(self) -> bool:
+        """Is there anybody who is told of each message?"""
+        return self.each or self._watch is not None or self.instruments is not None
+
+    # what instruments are told around a handling
+
+    def begin(self, attempts: Sequence[Attempt]) -> Sequence[Handling]:
+        """To be ended by `end`."""
+        assert self.instruments is not None
+        for attempt in attempts:
+            self._endings[id(attempt.delivery)] = None
+        return self.instruments.handling(self.place, attempts)
+
+    def end(self, handling: Sequence[Handling], attempts: Sequence[Attempt]) -> None:
+        assert self.instruments is not None
+        self.instruments.ended(handling, [self._endings.pop(id(attempt.delivery), None) for attempt in attempts])
+
+    # outcomes
+
+    def handled(self, entry: Entry, delivery: Delivery, content: object, attempt: int) -> None:
+        self.counts.handled += 1
+        self._happened(What.HANDLED, entry, delivery, content, attempt)
+
+    def repeated(self, entry: Entry, delivery: Delivery, content: object, attempt: int) -> None:
+        self.counts.repeated += 1
+        log.info(
+            "%s: %s was handled before, and is dropped",
+            self.place.group,
+            about(delivery.message),
+            extra=self._fields(delivery, attempt),
+        )
+        self._happened(What.REPEATED, entry, delivery, content, attempt)
+
+    def held(self, entry: Entry, delivery: Delivery, content: object, attempt: int, error: BaseException) -> None:
+        """It waits for its circuit."""
+        self._happened(What.HELD, entry, delivery, content, attempt, error)
+
+    def retried(
+        self, entry: Entry, delivery: Delivery, content: object, attempt: int, error: BaseException, waits: timedelta
+    ) -> None:
+        self.counts.retried += 1
+        log.warning(
+            "%s: %s failed on attempt %d of %d, next in %.3g s: %s",
+            self.place.group,
+            about(delivery.message),
+            attempt,
+            entry.retry.attempts,
+            waits.total_seconds(),
+            brief(error),
+            extra=self._fields(delivery, attempt),
+        )
+        self._happened(What.RETRIED, entry, delivery, content, attempt, error, waits)
+
+    def rejected(self, entry: Entry, delivery: Delivery, rejection: Reject, attempt: int) -> None:
+        self.counts.rejected += 1
+        log.info(
+            "%s: rejected %s: %s",
+            self.place.group,
+            about(delivery.message),
+            rejection.reason,
+            extra=self._fields(delivery, attempt),
+        )
+        self._happened(What.REJECTED, entry, delivery, None, attempt, rejection)
+
+    def failed(self, entry: Entry, delivery: Delivery, error: BaseException, attempt: int) -> None:
+        """For good, and its requester was told."""
+        log.error(
+            "%s: %s failed for good on attempt %d and its requester was told: %s",
+            self.place.group,
+            about(delivery.message),
+            attempt,
+            brief(error),
+            extra=self._fields(delivery, attempt),
+        )
+        self._happened(What.FAILED, entry, delivery, None, attempt, error)
+
+    def dead(
+        self,
+        entry: Entry | None,
+        delivery: Delivery,
+        letter: Message,
+        reason: Reason,
+        error: BaseException,
+        attempt: int,
+    ) -> None:
+        self.counts.dead += 1
+        log.error(
+            "%s: %s is a dead letter (%s) after attempt %d: %s",
+            self.place.group,
+            about(delivery.message),
+            reason.value,
+            attempt,
+            brief(error),
+            extra=self._fields(delivery, attempt),
+        )
+        self._happened(What.DEAD, entry, delivery, None, attempt, error, message=letter)
+
+    def skipped(self, delivery: Delivery) -> None:
+        self.counts.skipped += 1
+        self._happened(What.SKIPPED, None, delivery, None, 1)
+
+    def expired(self, delivery: Delivery, attempt: int) -> None:
+        self.counts.expired += 1
+        log.info(
+            "%s: %s expired before it was started; nobody waits for it",
+            self.place.group,
+            about(delivery.message),
+            extra=self._fields(delivery, attempt),
+        )
+
+    def unknown(self, delivery: Delivery, version: str, attempt: int) -> None:
+        """It waits for another replica."""
+        log.warning(
+            "%s: no handler here takes %s, version %s; it waits on the broker for a replica that does, an hour at most",
+            *(self.place.group, about(delivery.message), version),
+            extra=self._fields(delivery, attempt),
+        )
+
+    # how long it took
+
+    def took(self, delivery: Delivery, attempt: int, seconds: float) -> None:
+        log.info(
+            "%s: handled %s%s in %.1f ms",
+            self.place.group,
+            about(delivery.message),
+            f" on attempt {attempt}" if attempt > 1 else "",
+            seconds * 1_000,
+            extra={**self._fields(delivery, attempt), "duration_ms": round(seconds * 1_000, 3)},
+        )
+
+    def batch_took(self, entry: Entry, count: int, failed: int, seconds: float) -> None:
+        log.info(
+            "%s: %s handled a batch of %d%s in %.1f ms",
+            self.place.group,
+            entry.name,
+            count,
+            f", {failed} of them failed," if failed else "",
+            seconds * 1_000,
+            extra={
+                "service": self.place.service,
+                "group": self.place.group,
+                "batch": count,
+                "failed": failed,
+                "duration_ms": round(seconds * 1_000, 3),
+            },
+        )
+
+    def _fields(self, delivery: Delivery, attempt: int) -> dict[str, object]:
+        headers = delivery.message.headers
+        return {
+            "message_id": headers.get(h.ID),
+            "message_type": delivery.message.type,
+            "message_key": delivery.message.key,
+            "correlation_id": headers.get(h.CORRELATION),
+            "attempt": attempt,
+            "service": self.place.service,
+            "group": self.place.group,
+        }
+
+    def _happened(
+        self,
+        what: What,
+        entry: Entry | None,
+        delivery: Delivery,
+        content: object,
+        attempt: int,
+        error: BaseException | None = None,
+        delay: timedelta | None = None,
+        *,
+        message: Message | None = None,
+    ) -> None:
+        """`message`: what it became; None: it is the same."""
+        if self._watch is None and not self._endings:
+            return
+        said = delivery.message if message is None else message
+        name = None if entry is None else entry.name
+        happened = Happened(what, self.place.group or "", said, content, attempt, error, delay, name)
+        if id(delivery) in self._endings:
+            self._endings[id(delivery)] = happened
+        if self._watch is not None:
+            self._watch(happened)
+
+
+def about(message: Message) -> str:
+    """A message in a line of a log: its type, key and id."""
+    key = f" key={message.key}" if message.key is not None else ""
+    return f"{message.type or 'a message without type'}{key} ({message.headers.get(h.ID, 'no id')})"

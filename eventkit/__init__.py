@@ -39,6 +39,7 @@ from eventkit.errors import (
 )
 from eventkit.health import Health
 from eventkit.letter import DeadLetter
+from eventkit.log_fields import LogFields
 from eventkit.messages import Command, Event, Topic, Undeclared
 from eventkit.parameters import Depends
 from eventkit.retry import Retry
@@ -72,6 +73,7 @@ __all__ = [
     "Health",
     "InvalidMessage",
     "LetterFailure",
+    "LogFields",
     "Message",
     "MessageTooLarge",
     "Middleware",

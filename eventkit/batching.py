@@ -52,6 +52,7 @@ async def decide(outcomes: Outcomes, batch: Gathered) -> list[Settlement | Wait]
 
 
 async def _decide(outcomes: Outcomes, items: Sequence[Item]) -> list[Settlement | Wait]:
+    outcomes.telling.enter_batch([(item.delivery, item.attempt) for item in items])
     began = time.perf_counter()
     try:
         errors = await _call(outcomes, items)

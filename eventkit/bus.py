@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import SecretStr
 
-from eventkit import discovery, replies
+from eventkit import discovery, redacting, replies
 from eventkit import headers as h
 from eventkit.adapter import Adapter, Connection, Message, Provision
 from eventkit.adopting import BrokerObject
@@ -36,6 +36,7 @@ from eventkit.many import Many
 from eventkit.messages import Command, Event, routing
 from eventkit.names import logical
 from eventkit.publishing import Publisher, permanent
+from eventkit.redacting import Redactor
 from eventkit.requests import Requests
 from eventkit.running import Core, Running
 from eventkit.service import Service
@@ -94,6 +95,7 @@ def connect(  # noqa: PLR0913 each is a setting, or comes with tests
         clock=clock,
         watch=watch,
         instruments=instruments,
+        redactor=redacting.read(settings.redact),
     )
 
 
@@ -143,6 +145,7 @@ class Bus:
         clock: Clock | None = None,
         watch: Watch = None,
         instruments: Sequence[Instrument] = (),
+        redactor: Redactor | None = None,
     ) -> None:
         self._adapter = adapter
         self._source = source
@@ -151,6 +154,7 @@ class Bus:
         self._clock = clock or SystemClock()
         self._place = Place(adapter.name, source, None)
         self._instruments = Instruments(instruments) if instruments else None
+        self._redactor = redactor or Redactor()
         self._watch = watch
         """Of services, which tell their instruments by themselves."""
         self._tell = watch if self._instruments is None else self._instruments.watch(self._place, watch)
@@ -200,6 +204,7 @@ class Bus:
             self._clock,
             self._watch,
             self._instruments,
+            self._redactor,
             lambda: {requests.reply_to: requests.error},
         )
         self._opened.requests = requests

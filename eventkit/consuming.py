@@ -18,7 +18,7 @@ from eventkit.instruments import GroupState, Place
 from eventkit.lanes import Gate, Lanes, take_back_cancellation
 from eventkit.outcomes import Outcomes, Wait
 from eventkit.suspects import Suspects
-from eventkit.telling import Counts, about
+from eventkit.telling import Counts
 
 log = logging.getLogger("eventkit")
 
@@ -110,7 +110,7 @@ class Consuming:
         if self._stopping:  # handed over just before the pause: untouched, it is given back, and keeps its order
             self._put_off(batch)
             return
-        self._telling.each = log.isEnabledFor(logging.INFO)
+        self._telling.look()
         if self._instruments is not None:
             self._instruments.received(self.place, batch)
         held, add, limit = self._held, self._lanes.add, self._suspects.limit
@@ -157,7 +157,9 @@ class Consuming:
             await self._wait_for([key for key, _ in mine[: last + 1]])
 
     def unsettled(self, delivery: Delivery, how: Settlement, error: Exception, /) -> None:
-        log.warning("%s: could not settle %s, trying again: %r", self.group.name, about(delivery.message), error)
+        log.warning(
+            "%s: could not settle %s, trying again: %r", self.group.name, self._telling.about(delivery.message), error
+        )
         if self._instruments is not None:
             self._instruments.settled(self.place, delivery, how, error)
 
@@ -194,7 +196,7 @@ class Consuming:
                 self.group.name,
                 len(self._held),
                 timeout,
-                ", ".join(about(d.message) for d in list(self._held.values())[:5]),
+                ", ".join(self._telling.about(d.message) for d in list(self._held.values())[:5]),
             )
         self._outcomes.aborting = True
         left = self._forget(key for key in list(self._held) if key not in self._started)
@@ -244,7 +246,9 @@ class Consuming:
                 take_back_cancellation()
                 how = Wait(0.0)
         except Exception:
-            log.exception("%s: eventkit itself failed on %s; it is given back", self.group.name, about(item.message))
+            log.exception(
+                "%s: eventkit itself failed on %s; it is given back", self.group.name, self._telling.about(item.message)
+            )
             self._outcomes.forget(item)
             await sleep(self._clock, _SETTLE_AGAIN)
             how = RELEASE

@@ -10,6 +10,8 @@ import time
 import zlib
 from typing import TextIO
 
+from eventkit.log_fields import LogFields
+
 _QUIET = ("aio_pika", "aiokafka", "aiormq", "asyncio", "faststream", "nats", "redis")
 """Clients that tell at INFO what is eventkit's own business; their warnings are shown."""
 
@@ -101,6 +103,7 @@ def write_to(stream: TextIO, formatter: logging.Formatter, level: str) -> None:
     """Send all records of this process there in that form; takes the place of what was said here before."""
     handler = _Written(stream)
     handler.setFormatter(formatter)
+    handler.addFilter(LogFields())
     root = logging.getLogger()
     for old in [handler for handler in root.handlers if isinstance(handler, _Written)]:
         root.removeHandler(old)

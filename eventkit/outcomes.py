@@ -115,6 +115,8 @@ class Outcomes:
             content = entry.validate(message.body or b"")
         except ValidationError:
             return await self._attempt(entry, delivery, delivery, 1, None)
+        if self.telling.named:
+            self.telling.enter(delivery, 1)
         try:
             result = await entry.handler.function(content)
             if result is not None or h.REPLY_TO in headers:
@@ -203,6 +205,7 @@ class Outcomes:
             self.telling.end(handling, attempts)
 
     async def _try(self, item: Item) -> Settlement | Wait:
+        self.telling.enter(item.delivery, item.attempt)
         if item.entry.once is not None:
             return await self._once(item)
         failure = await self._call(item)

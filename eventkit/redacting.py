@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias, get_args, get_origin
+from typing import Any, NamedTuple, TypeAlias, get_args, get_origin
 
 from pydantic import AliasChoices, BaseModel, Secret, SecretBytes, SecretStr
 
@@ -20,7 +20,7 @@ from eventkit.adapter import Message
 from eventkit.errors import SettingsError
 from eventkit.letter import DeadLetter
 from eventkit.letter import read as read_letter
-from eventkit.messages import Command, Event, Routing
+from eventkit.messages import Command, Event, Routing, routing
 
 Hide: TypeAlias = Callable[[str, Any], object]
 """Given the path of a field (`payment.card_number`) and its value, says what is shown: the value itself, or another."""
@@ -41,6 +41,14 @@ _STRUCTURE = frozenset(
 """Headers that hold nothing of a payload."""
 
 
+class _Declared(NamedTuple):
+    """By the classes of one wire name."""
+
+    secrets: frozenset[tuple[str, ...]]
+    keys: frozenset[str]
+    """The fields that their keys are taken from."""
+
+
 class Redactor:
     """Knows what is hidden: fields by their names, what a function of the user says, and secrets by their types."""
 
@@ -50,7 +58,7 @@ class Redactor:
         field that no name hides; where it fails, the field is hidden."""
         self._rules = {_words(name) for name in names if name}
         self._hide = tuple(hide)
-        self._secrets: dict[str, frozenset[tuple[str, ...]]] = {}
+        self._known: dict[str, _Declared] = {}
 
     def shown(self, message: Message) -> Message:
         """The message as it may be shown; itself, if nothing of it is to be hidden.
@@ -58,13 +66,34 @@ class Redactor:
         A key, a header or the text of an error that repeats what the body hides is hidden there, too. A body that is
         no JSON cannot be looked into, and is hidden as a whole, unless there is no rule at all.
         """
-        rules = self._rules | self._secrets_of(message.type)
+        rules = self._rules | self._declared(message.type).secrets
         if not rules and not self._hide:
             return message
         body, hidden = _Body(rules, self._hide).read(message)
         headers = {name: self._header(rules, name, value, hidden) for name, value in message.headers.items()}
-        key = HIDDEN if message.key in hidden else message.key
+        key = HIDDEN if message.key in hidden else self.key(message)
         return message._replace(body=body, headers=headers, key=key)
+
+    def key(self, message: Message) -> str | None:
+        """The key as it may be shown, by the field that the message's class takes it from; the body is not read."""
+        declared = self._declared(message.type)
+        rules = self._rules | declared.secrets
+        if message.key is None or (not rules and not self._hide):
+            return message.key
+        if any((word,) in rules for word in map(_word, declared.keys)):
+            return HIDDEN
+        for field in declared.keys:
+            for hide in self._hide:
+                if _ask(hide, field, message.key) != message.key:
+                    return HIDDEN
+        return message.key
+
+    def text(self, text: str, message: Message) -> str:
+        """What is said about a message, an exception's text, without the values that are hidden in its body."""
+        rules = self._rules | self._declared(message.type).secrets
+        if not rules and not self._hide:
+            return text
+        return _without(text, _Body(rules, self._hide).read(message)[1])
 
     def letter(self, letter: DeadLetter) -> DeadLetter:
         """The same for a dead letter. What it says can be shown; to retry or discard it take the letter itself."""
@@ -77,23 +106,20 @@ class Redactor:
     def _header(self, rules: set[tuple[str, ...]], name: str, value: str, hidden: set[str]) -> str:
         if name in _STRUCTURE:
             return value
-        if name in _TEXTS:
-            value = _INPUT.sub(f"input_value={HIDDEN}", value)
-        elif value in hidden or _words(name) in rules:
+        if name not in _TEXTS and (value in hidden or _words(name) in rules):
             return HIDDEN
-        for secret in hidden:
-            if len(secret) >= _SHORTEST:
-                value = value.replace(secret, HIDDEN).replace(repr(secret)[1:-1], HIDDEN)
-        return value
+        return _without(value, hidden)
 
-    def _secrets_of(self, wire_name: str) -> frozenset[tuple[str, ...]]:
-        """The secrets that the classes of this name declare, of those that this process has imported."""
-        found = self._secrets.get(wire_name)
+    def _declared(self, wire_name: str) -> _Declared:
+        """What the classes of this name declare, of those that this process has imported."""
+        found = self._known.get(wire_name)
         if found is None:
             classes = list(_classes(wire_name))
-            found = frozenset((_word(name),) for cls in classes for name in _secret_fields(cls, set()))
+            secrets = frozenset((_word(name),) for cls in classes for name in _secret_fields(cls, set()))
+            keys = frozenset(key for cls in classes if (key := routing(cls).key) is not None)
+            found = _Declared(secrets, keys)
             if classes:
-                self._secrets[wire_name] = found
+                self._known[wire_name] = found
         return found
 
 
@@ -158,10 +184,7 @@ class _Body:
             return HIDDEN
         for hide in self._hide:
             given = _plain(value)
-            try:
-                shown = hide(".".join(path), given)
-            except Exception:  # noqa: BLE001 whatever it could not judge is not shown
-                shown = HIDDEN
+            shown = _ask(hide, ".".join(path), given)
             if shown is not given and shown != given:
                 self._note(value)
                 return shown
@@ -179,6 +202,21 @@ class _Body:
             self._hidden.add(str(value))
 
 
+def _ask(hide: Hide, path: str, value: Any) -> object:
+    try:
+        return hide(path, value)
+    except Exception:  # noqa: BLE001 whatever it cannot judge is not shown
+        return HIDDEN
+
+
+def _without(text: str, hidden: Iterable[str]) -> str:
+    text = _INPUT.sub(f"input_value={HIDDEN}", text)
+    for secret in hidden:
+        if len(secret) >= _SHORTEST:
+            text = text.replace(secret, HIDDEN).replace(repr(secret)[1:-1], HIDDEN)
+    return text
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, _Pairs):
         return {name: _plain(inner) for name, inner in value}
@@ -193,8 +231,8 @@ def _word(name: str) -> str:
     return name.casefold().replace("_", "").replace("-", "")
 
 
-def _classes(wire_name: str) -> Iterator[type[BaseModel]]:
-    pending: list[type[BaseModel]] = [Event, Command]
+def _classes(wire_name: str) -> Iterator[type[Event | Command[Any]]]:
+    pending: list[type[Event | Command[Any]]] = [Event, Command]
     seen: set[type] = set()
     while pending:
         cls = pending.pop()

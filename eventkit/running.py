@@ -25,6 +25,7 @@ from eventkit.messages import Command, Event
 from eventkit.outcomes import Outcomes
 from eventkit.outgoing import Emitter
 from eventkit.publishing import Publisher
+from eventkit.redacting import Redactor
 from eventkit.service import Service
 from eventkit.suspects import Silence, Suspects
 from eventkit.telling import Counts, Telling
@@ -52,6 +53,7 @@ class Core:
     watch: Watch
     instruments: Instruments | None
     """None: there are none."""
+    redactor: Redactor
     replies: Callable[[], Mapping[str, Exception | None]] = dict
     """Why the bus's own consumer of replies reads nothing, by its name; empty where it has none."""
 
@@ -164,7 +166,7 @@ class Running:
             place = Place(core.adapter.name, service.name, name)
             emitter = Emitter(core.publisher, place, serializer, core.clock, core.watch, core.instruments)
             gatherer = Gatherer(core.clock) if any(handler.batch for handler in handlers) else None
-            telling = Telling(place, core.watch, core.instruments)
+            telling = Telling(place, core.watch, core.instruments, core.redactor)
             outcomes = Outcomes(group, Table(handlers, make), emitter, core.clock, telling, gatherer)
             suspects = Suspects(group, outcomes, self._silence, core.clock, service.quarantine_after)
             consuming = Consuming(group, outcomes, suspects, core.adapter, core.clock, service.concurrency)

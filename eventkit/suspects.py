@@ -24,7 +24,6 @@ from eventkit.copies import Suspicion
 from eventkit.gathering import Gathered, Item, Joined
 from eventkit.lanes import Gate, Lanes
 from eventkit.outcomes import Outcomes, Wait
-from eventkit.telling import about
 
 log = logging.getLogger("eventkit")
 
@@ -144,7 +143,7 @@ class Suspects:
             log.info(
                 "%s: %s was delivered %s times and not finished: it will run alone, in case it killed its process",
                 self._group.name,
-                about(delivery.message),
+                self._outcomes.telling.about(delivery.message),
                 delivery.deliveries,
             )
             self._move(delivery, Suspicion(0, 0, alone=False))
@@ -257,7 +256,9 @@ class Suspects:
         except asyncio.CancelledError:  # a stop has run out of time
             how = self._unbegun(delivery)
         except Exception:
-            log.exception("%s: eventkit itself failed on %s", self._group.name, about(delivery.message))
+            log.exception(
+                "%s: eventkit itself failed on %s", self._group.name, self._outcomes.telling.about(delivery.message)
+            )
             self._outcomes.forget(delivery)
             how = self._unbegun(delivery)
         finally:
@@ -285,7 +286,7 @@ class Suspects:
         log.warning(
             "%s: the process that ran %s died of it, or with it: nothing else ran there (%d of %d times)",
             self._group.name,
-            about(delivery.message),
+            self._outcomes.telling.about(delivery.message),
             known.runs,
             self._runs,
         )

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from eventkit import headers as h
+from eventkit import log_fields
 from eventkit.adapter import Delivery, Message
 from eventkit.copies import Reason, brief
 from eventkit.errors import Reject
 from eventkit.handling import Entry
 from eventkit.instruments import Attempt, Handling, Instruments, Place
+from eventkit.redacting import Redactor
 from eventkit.watching import Happened, Watch, What
 
 log = logging.getLogger("eventkit")
@@ -37,12 +39,16 @@ class Counts:
 class Telling:
     """Of one group."""
 
-    def __init__(self, place: Place, watch: Watch, instruments: Instruments | None) -> None:
+    def __init__(self, place: Place, watch: Watch, instruments: Instruments | None, redactor: Redactor) -> None:
         self.counts = Counts()
         self.place = place
         self.instruments = instruments
         self.each = False
         """Is each handled message logged?"""
+        self.named = False
+        """Does anything show which message a record of a handler is about?"""
+        self._payloads = False
+        self._redactor = redactor
         self._watch = watch if instruments is None else instruments.watch(place, watch)
         self._endings: dict[int, Happened | None] = {}
         """Of what is being handled, by the identity of its delivery: kept only for instruments."""
@@ -52,7 +58,42 @@ class Telling:
         """Is there anybody who is told of each message?"""
         return self.each or self._watch is not None or self.instruments is not None
 
-    # what instruments are told around a handling
+    def look(self) -> None:
+        """What is wanted of the log may change while it runs."""
+        self.each = log.isEnabledFor(logging.INFO)
+        self._payloads = log.isEnabledFor(logging.DEBUG)
+        self.named = log_fields.asked()
+
+    # around a handling
+
+    def enter(self, delivery: Delivery, attempt: int) -> None:
+        """Its handler is about to be called, in this context."""
+        if self.named:
+            place = self.place
+            log_fields.enter(
+                place.service, place.group, self._redactor.key(delivery.message), delivery.message, attempt
+            )
+        if self._payloads:
+            self._log_payload(delivery, attempt)
+
+    def enter_batch(self, deliveries: Sequence[tuple[Delivery, int]]) -> None:
+        if self.named:
+            log_fields.enter_batch(self.place.service, self.place.group, len(deliveries))
+        if self._payloads:
+            for delivery, attempt in deliveries:
+                self._log_payload(delivery, attempt)
+
+    def _log_payload(self, delivery: Delivery, attempt: int) -> None:
+        body = self._redactor.shown(delivery.message).body
+        log.debug(
+            "%s: handles %s: %s",
+            self.place.group,
+            self.about(delivery.message),
+            "no body" if body is None else body.decode(errors="backslashreplace"),
+            extra=self._fields(delivery, attempt),
+        )
+
+    # what instruments are told around it
 
     def begin(self, attempts: Sequence[Attempt]) -> Sequence[Handling]:
         """To be ended by `end`."""
@@ -76,7 +117,7 @@ class Telling:
         log.info(
             "%s: %s was handled before, and is dropped",
             self.place.group,
-            about(delivery.message),
+            self.about(delivery.message),
             extra=self._fields(delivery, attempt),
         )
         self._happened(What.REPEATED, entry, delivery, content, attempt)
@@ -92,11 +133,11 @@ class Telling:
         log.warning(
             "%s: %s failed on attempt %d of %d, next in %.3g s: %s",
             self.place.group,
-            about(delivery.message),
+            self.about(delivery.message),
             attempt,
             entry.retry.attempts,
             waits.total_seconds(),
-            brief(error),
+            self._brief(error, delivery),
             extra=self._fields(delivery, attempt),
         )
         self._happened(What.RETRIED, entry, delivery, content, attempt, error, waits)
@@ -106,8 +147,8 @@ class Telling:
         log.info(
             "%s: rejected %s: %s",
             self.place.group,
-            about(delivery.message),
-            rejection.reason,
+            self.about(delivery.message),
+            self._redactor.text(rejection.reason, delivery.message),
             extra=self._fields(delivery, attempt),
         )
         self._happened(What.REJECTED, entry, delivery, None, attempt, rejection)
@@ -117,9 +158,9 @@ class Telling:
         log.error(
             "%s: %s failed for good on attempt %d and its requester was told: %s",
             self.place.group,
-            about(delivery.message),
+            self.about(delivery.message),
             attempt,
-            brief(error),
+            self._brief(error, delivery),
             extra=self._fields(delivery, attempt),
         )
         self._happened(What.FAILED, entry, delivery, None, attempt, error)
@@ -137,10 +178,10 @@ class Telling:
         log.error(
             "%s: %s is a dead letter (%s) after attempt %d: %s",
             self.place.group,
-            about(delivery.message),
+            self.about(delivery.message),
             reason.value,
             attempt,
-            brief(error),
+            self._brief(error, delivery),
             extra=self._fields(delivery, attempt),
         )
         self._happened(What.DEAD, entry, delivery, None, attempt, error, message=letter)
@@ -154,7 +195,7 @@ class Telling:
         log.info(
             "%s: %s expired before it was started; nobody waits for it",
             self.place.group,
-            about(delivery.message),
+            self.about(delivery.message),
             extra=self._fields(delivery, attempt),
         )
 
@@ -162,7 +203,7 @@ class Telling:
         """It waits for another replica."""
         log.warning(
             "%s: no handler here takes %s, version %s; it waits on the broker for a replica that does, an hour at most",
-            *(self.place.group, about(delivery.message), version),
+            *(self.place.group, self.about(delivery.message), version),
             extra=self._fields(delivery, attempt),
         )
 
@@ -172,7 +213,7 @@ class Telling:
         log.info(
             "%s: handled %s%s in %.1f ms",
             self.place.group,
-            about(delivery.message),
+            self.about(delivery.message),
             f" on attempt {attempt}" if attempt > 1 else "",
             seconds * 1_000,
             extra={**self._fields(delivery, attempt), "duration_ms": round(seconds * 1_000, 3)},
@@ -195,17 +236,18 @@ class Telling:
             },
         )
 
+    def about(self, message: Message) -> str:
+        """A message in a line of a log: its type, key and id."""
+        key = self._redactor.key(message)
+        said = f" key={key}" if key is not None else ""
+        return f"{message.type or 'a message without type'}{said} ({message.headers.get(h.ID, 'no id')})"
+
+    def _brief(self, error: BaseException, delivery: Delivery) -> str:
+        return self._redactor.text(brief(error), delivery.message)
+
     def _fields(self, delivery: Delivery, attempt: int) -> dict[str, object]:
-        headers = delivery.message.headers
-        return {
-            "message_id": headers.get(h.ID),
-            "message_type": delivery.message.type,
-            "message_key": delivery.message.key,
-            "correlation_id": headers.get(h.CORRELATION),
-            "attempt": attempt,
-            "service": self.place.service,
-            "group": self.place.group,
-        }
+        message = delivery.message
+        return log_fields.of(self.place.service, self.place.group, self._redactor.key(message), message, attempt)
 
     def _happened(
         self,
@@ -229,9 +271,3 @@ class Telling:
             self._endings[id(delivery)] = happened
         if self._watch is not None:
             self._watch(happened)
-
-
-def about(message: Message) -> str:
-    """A message in a line of a log: its type, key and id."""
-    key = f" key={message.key}" if message.key is not None else ""
-    return f"{message.type or 'a message without type'}{key} ({message.headers.get(h.ID, 'no id')})"

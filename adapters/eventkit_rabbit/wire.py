@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -15,6 +16,8 @@ from yarl import URL
 
 from eventkit_rabbit.frames import ChannelOwner, Frames
 from eventkit_rabbit.target import Target
+
+log = logging.getLogger("eventkit.rabbit")
 
 _CONNECT = 10.0
 """Seconds for one attempt to connect."""
@@ -47,11 +50,21 @@ class Wire:
 
     @classmethod
     async def open(cls, to: Target, purpose: str) -> Wire:
-        """The client's own error, or TimeoutError. On failure nothing is left open."""
-        wire = cls()
-        async with asyncio.timeout(_CONNECT):
-            await wire._connect(to, purpose)
-        return wire
+        """To the first node that takes us. The client's own error, or TimeoutError. On failure nothing is left open."""
+        nodes = to.nodes()
+        for left, node in enumerate(nodes, 1 - len(nodes)):
+            wire = cls()
+            try:
+                # A node without a word must not use up the time of those that would answer.
+                async with asyncio.timeout(_CONNECT if left == 0 else _CONNECT / len(nodes)):
+                    await wire._connect(node, purpose)
+            except (OSError, TimeoutError, amqp.AMQPConnectionError) as error:
+                if left == 0:
+                    raise
+                log.debug("no connection to RabbitMQ at %s, trying the next node: %r", node, error)
+            else:
+                return wire
+        raise AssertionError("a target has at least one node")
 
     async def _connect(self, to: Target, purpose: str) -> None:
         loop = self._loop

@@ -373,7 +373,8 @@ class Bus:
     ) -> Message:
         """The wire form, for an outbox: keep it in your own transaction, and `deliver` it afterwards."""
         about = self._about(id=id, correlation_id=correlation_id, headers=headers, delay=delay)
-        return encode(message, about, self._serializer)
+        encoded = encode(message, about, self._serializer)
+        return encoded if self._instruments is None else self._instruments.created(self._place, encoded)
 
     async def deliver(self, messages: Sequence[Message]) -> None:
         """Publish messages that `encode` made; returns when the broker has all. PublishError says which failed."""

@@ -99,6 +99,10 @@ class Instrument:
         """These are about to go out, in one call. `forwarded`: they were made elsewhere, earlier, and keep their
         context: from an outbox, from the dead letters."""
 
+    def created(self, place: Place, message: Message) -> Message | None:
+        """It was made to be sent later, from an outbox. Gives it with headers of the instrument's own; None: as it
+        is."""
+
     def received(self, place: Place, deliveries: Sequence[Delivery]) -> None:
         """The broker has handed these over; they wait for their turn."""
 
@@ -125,6 +129,7 @@ class Instruments:
         self._said = -_SAY_AGAIN
         self._happened = [one.happened for one in _overriding(instruments, "happened")]
         self._sending = [one.sending for one in _overriding(instruments, "sending")]
+        self._created = [one.created for one in _overriding(instruments, "created")]
         self._received = [one.received for one in _overriding(instruments, "received")]
         self._handling = [one.handling for one in _overriding(instruments, "handling")]
         self._settled = [one.settled for one in _overriding(instruments, "settled")]
@@ -171,6 +176,14 @@ class Instruments:
             raise
         self._each([part.ended for part in reversed(parts)], answers)
         return answers
+
+    def created(self, place: Place, message: Message) -> Message:
+        for created in self._created:
+            try:
+                message = created(place, message) or message
+            except Exception as error:  # noqa: BLE001 it is none of the message's
+                self._failed(created, error)
+        return message
 
     def received(self, place: Place, deliveries: Sequence[Delivery]) -> None:
         self._each(self._received, place, deliveries)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import os
 import subprocess
 import sys
 import zipfile
@@ -37,6 +38,8 @@ def main(wheel: str) -> None:
     assert points == {"memory", *EXTRAS}, points
     for extra in EXTRAS:
         says_how_to_install(extra)
+    instruments_say_how_to_install("EVENTKIT_TRACING", "otel")
+    instruments_say_how_to_install("EVENTKIT_METRICS", "otel")
     asyncio.run(in_memory())
 
     program = Path(sys.executable).parent / "eventkit"
@@ -62,6 +65,21 @@ def says_how_to_install(extra: str) -> None:
     except eventkit.AdapterNotFound as error:
         said = str(error)
     assert f"pip install 'faststream-eventkit[{extra}]'" in said, f"{extra}: {said}"
+
+
+def instruments_say_how_to_install(variable: str, name: str) -> None:
+    import eventkit
+
+    said = f"nothing: what {name} needs is here, without its extra"
+    os.environ[variable] = name
+    try:
+        eventkit.connect("memory")
+    except eventkit.SettingsError as error:
+        said = str(error)
+    finally:
+        del os.environ[variable]
+    assert said.startswith(f"{variable}={name}: "), said
+    assert f"pip install 'faststream-eventkit[{name}]'" in said, said
 
 
 async def in_memory() -> None:

@@ -1,0 +1,66 @@
+"""What EVENTKIT_TRACING=otel and EVENTKIT_METRICS=otel mean.
+
+A program that has set up the SDK is left as it is, and so is one that `opentelemetry-instrument` runs. Where nobody
+has, and the SDK is installed with its OTLP exporter, they are set up as the OTEL_* variables say.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from opentelemetry import metrics as metrics_api
+from opentelemetry import trace
+
+from eventkit.otel.metrics import Metrics
+from eventkit.otel.tracing import Tracing
+
+log = logging.getLogger("eventkit")
+
+_MISSING = (
+    "EVENTKIT_%s=otel: nothing is exported, for no SDK is set up, and there is none to set up (%s): "
+    "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http, or set up your own before connect()"
+)
+
+
+def tracing() -> Tracing:
+    if _is_of_the_api(trace.get_tracer_provider()):
+        try:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            from opentelemetry.sdk.trace import TracerProvider
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        except ImportError as error:
+            log.warning(_MISSING, "TRACING", error)
+        else:
+            _name_the_service()
+            provider = TracerProvider()
+            provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+            trace.set_tracer_provider(provider)
+    return Tracing()
+
+
+def metrics() -> Metrics:
+    if _is_of_the_api(metrics_api.get_meter_provider()):
+        try:
+            from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+            from opentelemetry.sdk.metrics import MeterProvider
+            from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+        except ImportError as error:
+            log.warning(_MISSING, "METRICS", error)
+        else:
+            _name_the_service()
+            metrics_api.set_meter_provider(MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())]))
+    return Metrics()
+
+
+def _is_of_the_api(provider: object) -> bool:
+    """Nobody has set up another one."""
+    return type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
+
+
+def _name_the_service() -> None:
+    """As eventkit calls it, where OpenTelemetry was told nothing else."""
+    named = "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    service = os.environ.get("EVENTKIT_SERVICE")
+    if service and not named:
+        os.environ.setdefault("OTEL_SERVICE_NAME", service)

@@ -91,11 +91,9 @@ class Metrics(Instrument):
             if ending is not None and ending.error is not None and ending.what in _FAILURES:
                 error = a.error_type(ending.error)
                 failed = failed or error
-            label = _Label(place, attempt.delivery.message.address, "process", "process", error)
-            self._consumed[label] += 1
-        if len(attempts) > 1:
-            label = label._replace(address=a.only([attempt.delivery.message for attempt in attempts]), error=failed)
-        self._process.record(took, self._described(label))
+            self._consumed[_Label(place, attempt.delivery.message.address, "process", "process", error)] += 1
+        address = a.only([attempt.delivery.message for attempt in attempts])
+        self._process.record(took, self._described(_Label(place, address, "process", "process", failed)))
 
     def replied(self, place: Place, reply: Message, seconds: float) -> None:
         label = _Label(place, _bounded(reply.address), "receive", "receive", None)

@@ -15,21 +15,23 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from bench import measure
+from bench import core, measure
 from bench.ours import Eventkit
 from bench.report import write_table
-from bench.sides import Side
 
 _RAW = {"redis": "RawRedis", "nats": "RawNats", "rabbit": "RawRabbit", "kafka": "RawKafka"}
 _COUNTS = {"redis": 20_000, "nats": 20_000, "rabbit": 10_000, "kafka": 40_000}
-_ROUNDS = 3
+_ROUNDS = 5
+_CORE_COUNT = 30_000
+_SPREAD = 10_000
+_BACKLOGS = (1_000, 30_000, 1_000_000)
 _MEMORY_COUNT = 50_000
 _JSON = Path("build/bench.json")
 
 
 def main(brokers: list[str]) -> None:
     results: dict[str, Any] = json.loads(_JSON.read_text()) if _JSON.exists() else {}
-    for broker in brokers or ["memory", *_RAW]:
+    for broker in brokers or ["core", "memory", *_RAW]:
         results[broker] = _one(broker)
         _JSON.parent.mkdir(exist_ok=True)
         _JSON.write_text(json.dumps(results, indent=2) + "\n")
@@ -37,31 +39,60 @@ def main(brokers: list[str]) -> None:
 
 
 def _one(broker: str) -> dict[str, Any]:
+    if broker == "core":
+        return _core()
     if broker == "memory":
         rates = [asyncio.run(_with(lambda: Eventkit("memory"), "", _consume_of(_MEMORY_COUNT))) for _ in range(_ROUNDS)]
-        return {"consume": {"eventkit": round(measure.median(rates))}}
+        return {"consume": {"eventkit": round(measure.median(rates))}, "start_up": _start_up("memory", "")}
     from eventkit.testing.brokers import provide
 
     given = provide(broker)
     try:
-        print(f"{broker} {given.version} ({given.how})")
+        print(f"{broker} {given.version} ({given.how})", flush=True)
         return {"version": given.version, **_measure(broker, given.url)}
     finally:
         given.stop()
 
 
+def _core() -> dict[str, Any]:
+    """Microseconds of CPU."""
+    shapes: dict[str, dict[str, int]] = {
+        "handled, 1,000 keys": {},
+        **{f"handled, {keys:,} keys": {"keys": keys} for keys in (1, 10_000)},
+        **{f"handled, {handlers} handlers": {"handlers": handlers} for handlers in (200,)},
+        **{f"handled, {topics} topics": {"topics": topics} for topics in (100,)},
+    }
+    times: dict[str, list[float]] = {name: [] for name in (*shapes, "of publish_many")}
+    for _ in range(_ROUNDS):
+        for name, shape in shapes.items():
+            times[name].append(asyncio.run(core.handling(_CORE_COUNT, **shape)))
+        times["of publish_many"].append(asyncio.run(core.publishing(_CORE_COUNT)))
+    return {name: round(measure.median(values), 2) for name, values in times.items()}
+
+
 def _measure(broker: str, url: str) -> dict[str, Any]:
-    raw = getattr(importlib.import_module(f"bench.raw_{broker}"), _RAW[broker])
+    module = importlib.import_module(f"bench.raw_{broker}")
+    raw, plain = getattr(module, _RAW[broker]), getattr(module, _RAW[broker].replace("Raw", "Plain"))
     thin = importlib.import_module("bench.thin").THIN[broker]
-    many = _COUNTS[broker]
-    makers: dict[str, Callable[[], Side]] = {"eventkit": lambda: Eventkit(broker), "raw": raw, "faststream": thin}
-    few = {"eventkit": many, "raw": many, "faststream": 400 if broker == "kafka" else 2_000}
-    plan: dict[str, tuple[Callable[[Side, int], Awaitable[Any]], dict[str, int]]] = {
+    many, slow = _COUNTS[broker], 200 if broker == "kafka" else 1_000
+    makers: dict[str, Callable[[], Any]] = {
+        "eventkit": lambda: Eventkit(broker),
+        "raw": raw,
+        "plain": plain,
+        "faststream": thin,
+    }
+    few = {"eventkit": many, "raw": many, "plain": slow, "faststream": slow}
+    single = {"eventkit": 500, "raw": 500}
+    plan: dict[str, tuple[Callable[[Any, int], Awaitable[Any]], dict[str, int]]] = {
         "consume": (measure.consume, few),
         "publish_many": (measure.publish_many, few),
-        "publish_one": (measure.publish_one, dict.fromkeys(few, 500)),
-        "publish_100_concurrent": (measure.publish_concurrent, {**dict.fromkeys(few, 5_000), "faststream": 500}),
-        "end_to_end_ms": (measure.end_to_end, {"eventkit": 300, "raw": 300}),
+        "publish_one": (measure.publish_one, {**single, "faststream": 200}),
+        "publish_100_concurrent": (
+            measure.publish_concurrent,
+            {"eventkit": many // 2, "raw": 5_000, "faststream": 500},
+        ),
+        "end_to_end_ms": (measure.end_to_end, dict.fromkeys(single, 200)),
+        "requests": (measure.requests, dict.fromkeys(single if hasattr(raw, "serving") else ("eventkit",), 3_000)),
     }
     results: dict[str, Any] = {}
     for name, (function, counts) in plan.items():
@@ -71,14 +102,23 @@ def _measure(broker: str, url: str) -> dict[str, Any]:
                 rounds[side].append(asyncio.run(_with(makers[side], url, lambda s, f=function, n=count: f(s, n))))
         results[name] = {side: _middle(values) for side, values in rounds.items()}
         print(f"  {name}: {results[name]}", flush=True)
-    results["request_reply_ms"] = {
-        "eventkit": _middle([asyncio.run(_with(makers["eventkit"], url, lambda s: measure.request_reply(s, 300)))])
-    }
-    results["memory_mb"] = {
-        f"{waiting} waiting": measure.memory_of_backlog(broker, url, waiting) for waiting in (1_000, 200_000)
-    }
-    print(f"  request_reply_ms: {results['request_reply_ms']}, memory_mb: {results['memory_mb']}", flush=True)
+    results["start_up"] = _start_up(broker, url)
+    results["topics"] = _topics(broker, url)
+    results["backlog"] = {f"{waiting:,}": measure.of_backlog(broker, url, waiting) for waiting in _BACKLOGS}
+    print(f"  { {name: results[name] for name in ('start_up', 'topics', 'backlog')} }", flush=True)
     return results
+
+
+def _start_up(broker: str, url: str) -> dict[str, float]:
+    return _middle([asyncio.run(measure.start_up(broker, url)) for _ in range(3)])  # type: ignore[no-any-return]
+
+
+def _topics(broker: str, url: str) -> dict[str, float]:
+    found: dict[str, list[float]] = {"1": [], "10": [], "100": []}
+    for _ in range(3):
+        for topics, values in found.items():
+            values.append(asyncio.run(measure.spread(broker, url, int(topics), _SPREAD)))
+    return {topics: round(measure.median(values), 1) for topics, values in found.items()}
 
 
 def _consume_of(count: int) -> Callable[[Any], Awaitable[float]]:

@@ -36,6 +36,12 @@ class Ping(Command[int], service="bench"):
     number: int
 
 
+class RawPing(BaseModel):
+    """A request, as the raw clients know it."""
+
+    number: int
+
+
 def content(number: int) -> dict[str, object]:
     return {
         "order_id": f"order-{number % 1000}",
@@ -72,3 +78,7 @@ def raw_headers(order: Order) -> dict[str, str]:
         "ce-subject": order.order_id,
         "ce-partitionkey": order.order_id,
     }
+
+
+NOBODY = Order(order_id="0", customer="", lines=[])
+"""Whose headers a raw request has."""

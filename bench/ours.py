@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from bench.messages import OrderPlaced, Ping, events
 from eventkit import Bus, Provision, Service, discovery
 from eventkit.adapter import Connection
+from eventkit.running import Running
 from eventkit.settings import read_adapter_settings
 
 
@@ -21,11 +22,7 @@ class Eventkit:
         self._broker = broker
 
     async def open(self, url: str, topic: str) -> None:
-        cls = discovery.load(self._broker)
-        own = None if cls.settings is None else read_adapter_settings(cls.settings)
-        secret = SecretStr(url) if url else None
-        self._adapter = cls(Connection(url=secret, namespace=topic, client="bench", settings=own))
-        self._bus = Bus(self._adapter, source="bench")
+        self._bus = bus_of(self._broker, url, topic)
         await self._bus.__aenter__()
         self._service = Service("bench", concurrency=100)
         self._handle: Callable[[Any], None] = lambda _: None
@@ -44,7 +41,7 @@ class Eventkit:
             return command.number
 
         groups = [group for group, _ in self._service.groups().values()]
-        await self._adapter.provision(groups, Provision.CREATE)
+        await self._bus.adapter.provision(groups, Provision.CREATE)
 
     async def close(self) -> None:
         await self._bus.__aexit__(None, None, None)
@@ -67,10 +64,12 @@ class Eventkit:
     async def request(self, number: int) -> None:
         assert await self._bus.request(Ping(number=number)) == number
 
-    @property
-    def bus(self) -> Bus:
-        return self._bus
+    def serving(self) -> Running:
+        return self._bus.run(self._service)
 
-    @property
-    def service(self) -> Service:
-        return self._service
+
+def bus_of(broker: str, url: str, namespace: str) -> Bus:
+    cls = discovery.load(broker)
+    own = None if cls.settings is None else read_adapter_settings(cls.settings)
+    secret = SecretStr(url) if url else None
+    return Bus(cls(Connection(url=secret, namespace=namespace, client="bench", settings=own)), source="bench")

@@ -1,4 +1,4 @@
-"""Kafka by hand: explicit batches per partition, getmany, a commit per batch."""
+"""Kafka by hand: explicit batches per partition, getmany, commits beside the fetches."""
 
 from __future__ import annotations
 
@@ -79,6 +79,7 @@ class RawKafka:
             auto_offset_reset="earliest",
         )
         await consumer.start()
+        committing: asyncio.Task[None] | None = None
         try:
             done = 0
             while done < count:
@@ -88,6 +89,42 @@ class RawKafka:
                         {name: value.decode() for name, value in record.headers}
                         seen(Order.model_validate_json(record.value))
                         done += 1
+                if committing is None or committing.done():
+                    committing = asyncio.create_task(self._commit(consumer, found))
+            await consumer.commit()
+        finally:
+            await consumer.stop()
+
+    async def _commit(self, consumer: AIOKafkaConsumer, found: dict[Any, Any]) -> None:
+        await consumer.commit({partition: records[-1].offset + 1 for partition, records in found.items()})
+
+
+class PlainKafka(RawKafka):
+    """As its documentation shows."""
+
+    name = "plain"
+
+    async def publish_many(self, messages: Sequence[Order]) -> None:
+        for message in messages:
+            await self.publish_one(message)
+
+    async def consume(self, count: int, seen: Callable[[Any], None]) -> None:
+        consumer = AIOKafkaConsumer(
+            self._topic,
+            bootstrap_servers=self._servers,
+            group_id=f"{self._topic}.bench",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
+        await consumer.start()
+        try:
+            done = 0
+            async for record in consumer:
+                {name: value.decode() for name, value in record.headers}
+                seen(Order.model_validate_json(record.value))
                 await consumer.commit()
+                done += 1
+                if done == count:
+                    break
         finally:
             await consumer.stop()

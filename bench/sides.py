@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 
@@ -28,6 +29,18 @@ class Side(Protocol):
 
     async def consume(self, count: int, seen: Callable[[Any], None]) -> None:
         """Read until `count` are handled; `seen` is called with each validated message."""
+        ...
+
+
+class Requesting(Protocol):
+    """A side that can ask itself."""
+
+    def serving(self) -> AbstractAsyncContextManager[object]:
+        """Meanwhile requests are answered."""
+        ...
+
+    async def request(self, number: int) -> None:
+        """Ask, and compare the answer."""
         ...
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar, Literal, NamedTuple, Protocol, TypeAlias
@@ -132,6 +132,8 @@ class Capabilities:
     """Is progress one mark per channel, so that a message settled out of order waits for those before it?"""
     validates_subscriptions: bool
     """Can `Provision.VALIDATE` prove that a group is subscribed to its topics, and not only that both exist?"""
+    lists_groups: bool
+    """Can the broker say which groups there are, without being given their names?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,19 +145,35 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
-    """What waits for a group, in messages. None: the broker cannot say."""
+class Waiting:
+    """What waits for a group in one of its sources, in messages. None: the broker cannot say."""
 
     ready: int | None
     """Not yet delivered."""
     in_flight: int | None
     """Delivered, not settled."""
+    oldest: timedelta | None = None
+    """The age of the oldest one that is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits for a group, in messages. None: the broker cannot say."""
+
+    ready: int | None
+    """Not yet delivered, or given back: by whoever died, too, once nobody reads."""
+    in_flight: int | None
+    """Delivered, not settled. 0 where nobody reads."""
     delayed: int | None
     """In the retry address, waiting to be due."""
     dead: int | None
     """Dead letters."""
     oldest: timedelta | None = None
     """The age of the oldest one that is ready."""
+    consumers: int | None = None
+    """How many read the group now, in all processes. One that was killed is counted until the broker misses it."""
+    sources: Mapping[Address, Waiting] = field(default_factory=dict)
+    """The same for each of the group's sources. Empty: the broker keeps what waits in one place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +247,15 @@ class Adapter(Protocol):
 
     name: ClassVar[str]
     """As in EVENTKIT_BROKER."""
-    capabilities: ClassVar[Capabilities]
     settings: ClassVar[type[BaseSettings] | None]
     """Its own settings, read from EVENTKIT_<NAME>__*. None: it has none."""
 
     def __init__(self, connection: Connection) -> None: ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """An attribute of the class; of the instance, where settings say what can be done."""
+        ...
 
     @property
     def error(self) -> Exception | None:
@@ -277,7 +299,20 @@ class Adapter(Protocol):
         ...
 
     async def measure(self, group: Group, /) -> Backlog:
-        """What waits for a group now."""
+        """What waits for a group now, and how many read it."""
+        ...
+
+    async def groups(self, names: Collection[str] | None = None, /) -> Sequence[Group]:
+        """The groups that are there, by name: of these names, or all of the namespace, which only `lists_groups` can
+        say; else CapabilityNotSupported. Each with the sources that it reads, as far as the broker tells. A group is
+        there as long as its dead-letter address is."""
+        ...
+
+    async def disband(self, name: str, /) -> None:
+        """Remove a group and all that is its own: its subscriptions, its inbox, its retry and its dead-letter address,
+        with what waits there. Topics stay, and no other group loses anything. Raises GroupInUse while anybody reads
+        it, and then removes nothing. One that is gone already is no error. The dead-letter address goes last, so that
+        a removal that was interrupted can be seen, and repeated."""
         ...
 
     async def stop(self, timeout: float, /) -> None:

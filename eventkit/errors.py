@@ -7,6 +7,7 @@
     ├── CapabilityNotSupported   asked for what this broker cannot do (raised at start)
     ├── BrokerUnavailable        could not connect in time, or was refused
     ├── NotProvisioned           a topic, inbox or group is missing on the broker and may not be created
+    ├── GroupInUse               a group that is to be removed is still read by somebody
     ├── Closed                   used before it was started or after it was closed
     ├── InvalidMessage           a message or header that must not go on the wire
     ├── PublishError             the broker did not confirm; `failures` says which message and why
@@ -69,6 +70,15 @@ class BrokerUnavailable(EventkitError, ConnectionError):
 
 class NotProvisioned(EventkitError):
     """Something that must exist on the broker is missing, and `provision` forbids to create it."""
+
+
+class GroupInUse(EventkitError):
+    """A group that is to be removed is still read by somebody. Nothing of it was removed."""
+
+    def __init__(self, name: str, consumers: int) -> None:
+        many = "1 consumer reads" if consumers == 1 else f"{consumers:,} consumers read"
+        super().__init__(f"{many} the group {name}: stop its service first, in all replicas")
+        self.consumers = consumers
 
 
 class Closed(EventkitError):

@@ -10,8 +10,8 @@ import asyncio
 import functools
 import itertools
 import threading
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import ClassVar
@@ -33,9 +33,10 @@ from eventkit.adapter import (
     Provision,
     Receive,
     Settlement,
+    Waiting,
 )
 from eventkit.clock import Clock, SystemClock
-from eventkit.errors import Closed, MessageTooLarge, NoOwner, NotProvisioned
+from eventkit.errors import Closed, GroupInUse, MessageTooLarge, NoOwner, NotProvisioned
 
 _MESSAGE_BYTES = 1_048_576
 _HEADROOM = 65_536
@@ -79,6 +80,7 @@ class Store:
     def __init__(self) -> None:
         self.topics: dict[str, deque[_Stored]] = {}
         self.subscribers: dict[str, list[_Queue]] = {}
+        """By channel: those that get what is put there."""
         self.queues: dict[str, _Queue] = {}
         self.dead: dict[str, dict[str, Message]] = {}
         self.followers: dict[str, list[asyncio.Queue[Delivery]]] = {}
@@ -97,7 +99,7 @@ class MemoryAdapter:
 
     name: ClassVar[str] = "memory"
     settings: ClassVar[type[BaseSettings] | None] = None
-    capabilities: ClassVar[Capabilities] = Capabilities(
+    capabilities: Capabilities = Capabilities(
         durable=False,
         start_earliest=True,
         key_order_across_replicas=False,
@@ -105,6 +107,7 @@ class MemoryAdapter:
         longest_handler=None,
         settles_in_order=False,
         validates_subscriptions=True,
+        lists_groups=True,
     )
 
     def __init__(self, connection: Connection, *, store: Store | None = None, clock: Clock | None = None) -> None:
@@ -198,12 +201,48 @@ class MemoryAdapter:
         queue = self._store.queues.get(self._naming.group(group.name))
         if queue is None:
             raise NotProvisioned(f"missing in memory: group:{group.name}")
+        held = [stored for consumer in queue.consumers for stored in consumer.held.values()]
+        ready, in_flight = self._split(queue.ready), self._split(held)
         return Backlog(
             ready=len(queue.ready),
-            in_flight=sum(len(consumer.held) for consumer in queue.consumers),
+            in_flight=len(held),
             delayed=queue.delayed,
             dead=len(self._store.dead.get(self._name(group.dead), ())),
+            consumers=len(queue.consumers),
+            sources={
+                source: Waiting(ready[self._name(source)], in_flight[self._name(source)]) for source in group.sources
+            },
         )
+
+    async def groups(self, names: Collection[str] | None = None, /) -> Sequence[Group]:
+        self._check_open()
+        wanted = self._naming.groups(self._store.dead) if names is None else names
+        there = [name for name in wanted if self._name(Address("dead", name)) in self._store.dead]
+        return [Group(name, tuple(self._sources(name))) for name in sorted(there)]
+
+    async def disband(self, name: str, /) -> None:
+        self._check_open()
+        store = self._store
+        queue = store.queues.get(self._naming.group(name))
+        if queue is not None:
+            if queue.consumers:
+                raise GroupInUse(name, len(queue.consumers))
+            for subscribers in store.subscribers.values():
+                if queue in subscribers:
+                    subscribers.remove(queue)
+            store.subscribers.pop(self._name(Address("inbox", name)), None)
+            del store.queues[self._naming.group(name)]
+        store.dead.pop(self._name(Address("dead", name)), None)
+
+    def _split(self, stored: Iterable[_Stored]) -> Counter[str]:
+        """How many are of each channel."""
+        return Counter(self._name(one.message.address) for one in stored)
+
+    def _sources(self, group: str) -> Iterator[Address]:
+        queue = self._store.queues.get(self._naming.group(group))
+        for channel, subscribers in self._store.subscribers.items():
+            if queue in subscribers and (source := self._naming.source(channel)) is not None:
+                yield Address(*source)
 
     def _check_open(self) -> None:
         if not self._open:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -51,6 +52,31 @@ class Naming:
     def group(self, name: str) -> str:
         """The name of a consumer group, durable or queue."""
         return self.join(name)
+
+    def read(self, channel: str) -> tuple[Kind, str] | None:
+        """Which kind of channel this is, and its logical name; None: it lies outside of this namespace. One whose name
+        was cut is taken for a topic: of that name it is the same channel."""
+        name = channel.replace(self.separator, ".")
+        if self.namespace:
+            if not name.startswith(f"{self.namespace}."):
+                return None
+            name = name.removeprefix(f"{self.namespace}.")
+        for kind, word in SUFFIXES.items():
+            if word and name.endswith(f".{word}"):
+                return kind, name.removesuffix(f".{word}")
+        return "topic", name
+
+    def groups(self, channels: Iterable[str]) -> list[str]:
+        """Those whose dead-letter channels are among these. One whose name was cut cannot be told."""
+        read = map(self.read, channels)
+        return sorted({found[1] for found in read if found is not None and found[0] == "dead"})
+
+    def source(self, channel: str) -> tuple[Kind, str, str | None] | None:
+        """What a group reads there, as the parts of an `Address`; None: it is its retry channel, or no source."""
+        found = self.read(channel)
+        if found is None:
+            return "topic", channel, channel
+        return (*found, None) if found[0] in ("topic", "inbox") else None
 
     def join(self, *parts: str) -> str:
         """These parts below the namespace, legal on the broker."""

@@ -30,6 +30,7 @@ from eventkit_kafka import follow
 from eventkit_kafka.clients import Clients
 from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.consume import GroupConsumer
+from eventkit_kafka.groups import Groups
 from eventkit_kafka.provision import is_reply
 from eventkit_kafka.reply import ReplyConsumer
 from eventkit_kafka.settings import DEFAULT_URL, KafkaSettings, Url
@@ -44,7 +45,7 @@ class KafkaAdapter:
 
     name: ClassVar[str] = "kafka"
     settings: ClassVar[type[BaseSettings] | None] = KafkaSettings
-    capabilities: ClassVar[Capabilities] = Capabilities(
+    capabilities: Capabilities = Capabilities(
         durable=True,
         start_earliest=True,
         key_order_across_replicas=True,
@@ -52,6 +53,7 @@ class KafkaAdapter:
         longest_handler=None,
         settles_in_order=True,
         validates_subscriptions=True,
+        lists_groups=True,
     )
 
     def __init__(self, connection: Connection) -> None:
@@ -133,6 +135,12 @@ class KafkaAdapter:
         ours = [one for one in running.consumers if isinstance(one, GroupConsumer) and one.group.name == group.name]
         return await running.stock.measure(group, ours)
 
+    async def groups(self, names: Collection[str] | None = None, /) -> Sequence[Group]:
+        return await self._open.groups.find(names)
+
+    async def disband(self, name: str, /) -> None:
+        await self._open.groups.remove(name)
+
     async def stop(self, timeout: float, /) -> None:
         running, self._running = self._running, None
         if running is not None:
@@ -151,6 +159,7 @@ class _Running:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.stock = Stock(cluster)
+        self.groups = Groups(cluster)
         self.consumers: list[ReplyConsumer | GroupConsumer] = []
 
     async def stop(self, timeout: float) -> None:

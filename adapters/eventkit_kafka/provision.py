@@ -110,6 +110,13 @@ class Provisioner:
             del self.starts[known]
         return True
 
+    def forget(self, group: str) -> None:
+        """It was removed."""
+        name = self._naming.group(group)
+        self._created.discard(group)
+        for known in [start for start in self.starts if start[0] == name]:
+            del self.starts[known]
+
     async def require(self, addresses: Iterable[Address]) -> None:
         """NotProvisioned, if there is no topic for one of these."""
         channels = {self.topic(address): address for address in addresses}
@@ -151,7 +158,7 @@ class Provisioner:
         new = {tp: offset for tp, offset in offsets.items() if tp.topic not in begun}
         if not new:
             return
-        if not await self._topics.has_members(name):
+        if not await self._topics.members(name):
             try:
                 await self._topics.commit(name, new)
             except CommitFailedError:

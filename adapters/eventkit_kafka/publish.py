@@ -237,7 +237,9 @@ class Publisher:
             for route in routes:
                 self._doubtful.pop(route.address, None)
                 if route.topic in existing:
-                    route.grow(await _known(self._producer.client, route.topic))
+                    # the others too: with its next answer aiokafka forgets all topics that it was not told of
+                    kept = {*existing, *(known.topic for known in self._routes.values())}
+                    route.grow(await _known(self._producer.client, route.topic, kept))
                     route.limit, route.read = limits[route.topic], asyncio.get_running_loop().time()
                     self._routes[route.address] = route
             return len(existing) == len({route.topic for route in routes})
@@ -262,6 +264,11 @@ class Publisher:
         if self._routes.pop(route.address, None) is not None:
             self._doubtful[route.address] = route
 
+    def forget(self, address: Address) -> None:
+        """Its topic was deleted: look for it before anything is sent there, which aiokafka would try for long."""
+        if (route := self._routes.get(address)) is not None:
+            self._doubt(route)
+
     def _topic(self, address: Address) -> str:
         name = service_of(address.name) if address.kind == "reply" else address.name
         return self._naming.channel(address.kind, name, address.physical)
@@ -270,9 +277,9 @@ class Publisher:
         return [lane for routes in (self._routes, self._doubtful) for route in routes.values() for lane in route.lanes]
 
 
-async def _known(client: Any, topic: str) -> int:
-    """How many partitions it has, once this client knows all their leaders."""
-    ask: Callable[[], Awaitable[object]] = lambda: client.add_topic(topic)  # noqa: E731 only the first time
+async def _known(client: Any, topic: str, kept: set[str]) -> int:
+    """How many partitions it has, once this client knows all their leaders. `kept`: all that it is to know of."""
+    ask: Callable[[], Awaitable[object]] = lambda: client.set_topics(kept)  # noqa: E731 only the first time
     while True:
         partitions = client.cluster.partitions_for_topic(topic)
         if partitions and partitions == client.cluster.available_partitions_for_topic(topic):

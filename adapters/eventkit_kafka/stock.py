@@ -12,7 +12,7 @@ from aiokafka import TopicPartition  # type: ignore[import-untyped]
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
 
-from eventkit.adapter import Address, Backlog, Delivery, Group
+from eventkit.adapter import Address, Backlog, Delivery, Group, Waiting
 from eventkit.errors import CapabilityNotSupported
 from eventkit_kafka import codec
 from eventkit_kafka.cluster import Cluster
@@ -88,27 +88,30 @@ class Stock:
         partitions = await self._topics.partitions(existing)
         retry, dead = self._provisioner.topic(group.retry), self._provisioner.topic(group.dead)
         tps = [tp for topic, found in partitions.items() if topic != dead for tp in found]
-        marks, begins, ends = await asyncio.gather(
-            self._topics.committed(self._naming.group(group.name)), self._topics.begins(tps), self._topics.ends(tps)
+        name = self._naming.group(group.name)
+        marks, members, begins, ends = await asyncio.gather(
+            self._topics.committed(name), self._topics.members(name), self._topics.begins(tps), self._topics.ends(tps)
         )
         live = {tp: tracker for one in consumers for tp, tracker in one.member.trackers.items()}
-        ready = in_flight = delayed = 0
-        waiting: dict[TopicPartition, int] = {}
-        for tp in tps:
-            left, lent, first = _left(live.get(tp), marks.get(tp), begins[tp], ends[tp])
-            in_flight += lent
-            if tp.topic == retry:
-                delayed += max(left - lent, 0)
-            else:
-                ready += max(left - lent, 0)
-                if left > lent:
-                    waiting[tp] = first
+        counts = {tp: _left(live.get(tp), marks.get(tp), begins[tp], ends[tp], members) for tp in tps}
+        waiting = {tp: first for tp, (ready, _, first) in counts.items() if ready and tp.topic != retry}
+        ages = await self._ages(waiting) if waiting else {}
+        sources: dict[Address, Waiting] = {}
+        for source in group.sources:
+            own = partitions.get(self._provisioner.topic(source), [])
+            sources[source] = Waiting(
+                sum(counts[tp][0] for tp in own),
+                sum(counts[tp][1] for tp in own),
+                max((ages[tp] for tp in own if tp in ages), default=None),
+            )
         return Backlog(
-            ready=ready,
-            in_flight=in_flight,
-            delayed=delayed,
+            ready=sum(source.ready or 0 for source in sources.values()),
+            in_flight=sum(lent for _, lent, _ in counts.values()),
+            delayed=sum(counts[tp][0] for tp in partitions.get(retry, [])),
             dead=await self._count_dead(partitions.get(dead, [])),
-            oldest=await self._oldest(waiting) if waiting else None,
+            oldest=max(ages.values(), default=None),
+            consumers=members,
+            sources=sources,
         )
 
     async def _count_dead(self, tps: Sequence[TopicPartition]) -> int | None:
@@ -119,30 +122,38 @@ class Stock:
             return None
         return len(await latest(self._clients, begins, ends))
 
-    async def _oldest(self, waiting: Mapping[TopicPartition, int]) -> timedelta | None:
-        """The age of the oldest record that waits: one is read of each partition."""
-        stamps: list[int] = []
+    async def _ages(self, waiting: Mapping[TopicPartition, int]) -> dict[TopicPartition, timedelta]:
+        """How old the first record is that waits in each partition: one is read of each."""
+        ages: dict[TopicPartition, timedelta] = {}
         try:
             async with asyncio.timeout(_OLDEST_WAIT), reader(self._clients, waiting) as consumer:
                 for tp in waiting:
                     found: dict[TopicPartition, list[Any]] = await consumer.getmany(tp, timeout_ms=1_000, max_records=1)
-                    stamps += [record.timestamp for records in found.values() for record in records]
+                    for records in found.values():
+                        age = time.time() - records[0].timestamp / 1000
+                        ages[tp] = timedelta(seconds=max(age, 0.0))
         except (TimeoutError, KafkaError):
             pass
-        return timedelta(seconds=max(time.time() - min(stamps) / 1000, 0.0)) if stamps else None
+        return ages
 
 
-def _left(tracker: Tracker | None, mark: OffsetAndMetadata | None, begin: int, end: int) -> tuple[int, int, int]:
-    """Of a partition: how many are not settled, how many of these are delivered, and the first that is not."""
+def _left(
+    tracker: Tracker | None, mark: OffsetAndMetadata | None, begin: int, end: int, members: int
+) -> tuple[int, int, int]:
+    """Of a partition: how many are neither settled nor delivered, how many are delivered, and the first of the former.
+    What was delivered to members that are gone is neither."""
     if tracker is not None and tracker.next is not None:
         lent = sum(1 for state in tracker.pending.values() if state != WAITING)
         beyond = sum(stop - max(start, tracker.next) for start, stop in tracker.settled if stop > tracker.next)
         first = next((offset for offset, state in tracker.pending.items() if state == WAITING), tracker.next)
-        return len(tracker.pending) + max(end - tracker.next, 0) - beyond, lent, first
+        return len(tracker.pending) + max(end - tracker.next, 0) - beyond - lent, lent, first
     if mark is None:
         return end - begin, 0, begin
     read, settled = decode(mark.offset, mark.metadata)
     start = max(mark.offset, begin)
     left = max(end - start, 0) - count(settled)
+    if not members:
+        return left, 0, start
     below = count([(a, min(b, read)) for a, b in settled if a < read])
-    return left, max(min(read - mark.offset - below, left), 0), max(read, start)
+    lent = max(min(read - mark.offset - below, left), 0)
+    return left - lent, lent, max(read, start)

@@ -17,6 +17,7 @@ from aiokafka.errors import (  # type: ignore[import-untyped]
     NotCoordinatorError,
     for_code,
 )
+from aiokafka.protocol.admin import DeleteGroupsRequest  # type: ignore[import-untyped]
 from aiokafka.protocol.commit import OffsetFetchRequest  # type: ignore[import-untyped]
 from aiokafka.protocol.metadata import MetadataRequest  # type: ignore[import-untyped]
 from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
@@ -33,6 +34,9 @@ _THERE, _ABSENT = (0, 5), (3, 17)  # without a leader, it is there; a name that 
 _WARMING_UP = (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError)
 _WATCH, _PATIENCE = 2.0, 4.0
 _NO_MEMBERS = ("Empty", "Dead")
+_HAS_MEMBERS, _NO_GROUP = 68, 69
+_DELETED = 15.0
+"""Seconds that a topic may take to be gone."""
 
 
 class Wanted(NamedTuple):
@@ -132,6 +136,23 @@ class Topics:
                 if code not in (0, _EXISTS):
                     raise for_code(code)(f"cannot create the topic {name}: {message}")
 
+    async def delete(self, names: Collection[str]) -> None:
+        """Returns when they are gone; those that are not there are no error."""
+        response = await self._admin.delete_topics(list(names), timeout_ms=10_000)
+        for name, code, *_ in response.topic_error_codes:
+            if code not in (0, *_ABSENT):
+                raise for_code(code)(f"cannot delete the topic {name}")
+        async with asyncio.timeout(_DELETED):
+            while True:
+                if not await self.existing(names):
+                    return
+                await asyncio.sleep(0.02)
+
+    async def all(self) -> list[str]:
+        """The names of all topics that this user may see."""
+        found: list[str] = await self._admin.list_topics()
+        return found
+
     async def partitions(self, names: Collection[str]) -> dict[str, list[TopicPartition]]:
         """Of topics that exist; returns when each partition has a leader."""
         while names:
@@ -162,13 +183,30 @@ class Topics:
 
         return await _patiently(ask)
 
-    async def has_members(self, group: str) -> bool:
-        async def ask() -> bool:
+    async def members(self, group: str) -> int:
+        """How many read the group, those included that are just joining it."""
+
+        async def ask() -> int:
             for response in await self._admin.describe_consumer_groups([group]):
-                for code, _, state, *_ in response.groups:
+                for code, _, state, _, _, members, *_ in response.groups:
+                    if code != _NO_GROUP:  # as newer brokers call one that they do not know
+                        _check(code, group)
+                        return 0 if state in _NO_MEMBERS else max(len(members), 1)
+            return 0
+
+        return await _patiently(ask)
+
+    async def delete_group(self, group: str) -> bool:
+        """Its marks, so that it begins anew if it is made again. False: it has members, and was not deleted."""
+
+        async def ask() -> bool:
+            node = await self._admin.find_coordinator(group)
+            response = await self._client.send(node, DeleteGroupsRequest([group]))
+            for _, code in response.results:
+                if code not in (0, _NO_GROUP, _HAS_MEMBERS):
                     _check(code, group)
-                    return state not in _NO_MEMBERS
-            return False
+                return bool(code != _HAS_MEMBERS)
+            return True
 
         return await _patiently(ask)
 

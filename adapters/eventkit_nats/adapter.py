@@ -24,12 +24,13 @@ from eventkit.adapter import (
     Receive,
 )
 from eventkit.adopting import BrokerObject
-from eventkit.errors import Closed
+from eventkit.errors import Closed, GroupInUse
 from eventkit_nats import follow
 from eventkit_nats.adopted import adopted
 from eventkit_nats.browse import Browser
 from eventkit_nats.consume import GroupConsumer
 from eventkit_nats.exchange import Exchange
+from eventkit_nats.groups import Groups
 from eventkit_nats.link import Link
 from eventkit_nats.publish import Publisher
 from eventkit_nats.replies import ReplyConsumer
@@ -46,6 +47,7 @@ class _Parts(NamedTuple):
     topology: Topology
     publisher: Publisher
     browser: Browser
+    all_groups: Groups
     groups: set[GroupConsumer]
     replies: set[ReplyConsumer]
 
@@ -55,7 +57,7 @@ class NatsAdapter:
 
     name: ClassVar[str] = "nats"
     settings: ClassVar[type[BaseSettings] | None] = NatsSettings
-    capabilities: ClassVar[Capabilities] = Capabilities(
+    capabilities: Capabilities = Capabilities(
         durable=True,
         start_earliest=True,
         key_order_across_replicas=False,
@@ -63,6 +65,7 @@ class NatsAdapter:
         longest_handler=None,
         settles_in_order=False,
         validates_subscriptions=True,
+        lists_groups=True,
     )
 
     def __init__(self, connection: Connection) -> None:
@@ -111,7 +114,8 @@ class NatsAdapter:
             exchange,
             topology,
             Publisher(link, exchange, topology, self._subjects),
-            Browser(exchange, topology),
+            Browser(link, exchange, topology, self._subjects),
+            Groups(exchange, topology, self._naming),
             set(),
             set(),
         )
@@ -132,7 +136,9 @@ class NatsAdapter:
             await replies.start(parts.replies.discard)
             parts.replies.add(replies)
             return replies
-        consumer = GroupConsumer(parts.link, parts.exchange, parts.publisher, parts.topology, group, receive, in_flight)
+        consumer = GroupConsumer(
+            *(parts.link, parts.exchange, parts.publisher, parts.topology, self._subjects, group, receive, in_flight)
+        )
         await consumer.start(parts.groups.discard)
         parts.groups.add(consumer)
         return consumer
@@ -151,6 +157,15 @@ class NatsAdapter:
         parts = self._started()
         retrying = sum(consumer.retrying for consumer in parts.groups if consumer.group.name == group.name)
         return await parts.browser.measure(group, retrying)
+
+    async def groups(self, names: Collection[str] | None = None, /) -> Sequence[Group]:
+        return await self._started().all_groups.find(names)
+
+    async def disband(self, name: str, /) -> None:
+        parts = self._started()
+        if consumers := await parts.browser.consumers(Group(name, ())):
+            raise GroupInUse(name, consumers)
+        await parts.all_groups.remove(name)
 
     async def stop(self, timeout: float, /) -> None:
         parts, self._parts = self._parts, None

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from nats.js.errors import APIError, NotFoundError
 
-from eventkit.adapter import Address, Backlog, Delivery, Group
+from eventkit.adapter import Address, Backlog, Delivery, Group, Waiting
 from eventkit.errors import NotProvisioned
+from eventkit_nats import readers
 from eventkit_nats.codec import decode
 from eventkit_nats.exchange import Exchange, judged
+from eventkit_nats.link import Link
+from eventkit_nats.subjects import Subjects
 from eventkit_nats.topology import Place, Topology
 
 _BATCH = 64
@@ -31,9 +35,11 @@ class Kept(NamedTuple):
 
 
 class Browser:
-    def __init__(self, exchange: Exchange, topology: Topology) -> None:
+    def __init__(self, link: Link, exchange: Exchange, topology: Topology, subjects: Subjects) -> None:
+        self._link = link
         self._exchange = exchange
         self._topology = topology
+        self._subjects = subjects
 
     async def browse(self, address: Address) -> AsyncIterator[Delivery]:
         """What is there now, oldest first."""
@@ -76,26 +82,50 @@ class Browser:
         sources = [source for source in group.sources if source.kind != "reply"]
         if group.sources and not sources:  # replies alone; without any source the rest can be said
             return Backlog(None, None, None, None)
-        places = [await self._topology.place(source) for source in sources]
-        durables = [self._topology.durable(group.name, source) for source in sources]
-        infos = await asyncio.gather(
-            *(self._topology.consumer(place, durable) for place, durable in zip(places, durables, strict=True))
+        retry, dead, infos = await asyncio.gather(
+            self._count(group.retry), self._count(group.dead), self._infos(group.name, sources)
         )
-        retry, dead = await asyncio.gather(self._count(group.retry), self._count(group.dead))
-        ages = await asyncio.gather(
-            *(
-                self._oldest(place, info["delivered"]["stream_seq"] + 1)
-                for place, info in zip(places, infos, strict=True)
-                if info["num_pending"]
+        consumers = await self.consumers(group, infos)
+        found = dict(
+            zip(
+                sources,
+                await asyncio.gather(*(self._waiting(*at, consumers) for at in zip(sources, infos, strict=True))),
+                strict=True,
             )
         )
         return Backlog(
-            ready=sum(info["num_pending"] for info in infos),
-            in_flight=sum(info["num_ack_pending"] for info in infos) + retrying,
+            ready=sum(waiting.ready or 0 for waiting in found.values()),
+            in_flight=sum(waiting.in_flight or 0 for waiting in found.values()) + retrying,
             delayed=max(0, retry - retrying),
             dead=dead,
-            oldest=max((age for age in ages if age is not None), default=None),
+            oldest=max((waiting.oldest for waiting in found.values() if waiting.oldest is not None), default=None),
+            consumers=consumers,
+            sources=found,
         )
+
+    async def consumers(self, group: Group, infos: Sequence[Mapping[str, Any]] = ()) -> int:
+        """How many read the group: those that answer, or one where requests stand that somebody must have made.
+        `infos`: what is known of its durables."""
+        answered = await readers.ask(self._link, self._exchange, self._subjects, group.name)
+        if answered:
+            return answered
+        with contextlib.suppress(NotProvisioned):
+            infos = [*infos, *await self._infos(group.name, [group.retry])]
+        return int(any(info["num_waiting"] for info in infos))
+
+    async def _infos(self, group: str, addresses: Sequence[Address]) -> list[dict[str, Any]]:
+        """What the server says of the group's durables there."""
+        places = await asyncio.gather(*map(self._topology.place, addresses))
+        durables = [self._topology.durable(group, address) for address in addresses]
+        return await asyncio.gather(*map(self._topology.consumer, places, durables))
+
+    async def _waiting(self, address: Address, info: Mapping[str, Any], consumers: int) -> Waiting:
+        """What was delivered to those that are gone is ready."""
+        ready, in_flight, after = info["num_pending"], info["num_ack_pending"], info["delivered"]["stream_seq"]
+        if not consumers:
+            ready, in_flight, after = ready + in_flight, 0, info["ack_floor"]["stream_seq"]
+        oldest = await self._oldest(await self._topology.place(address), after + 1) if ready else None
+        return Waiting(ready, in_flight, oldest)
 
     async def _count(self, address: Address) -> int:
         place = await self._topology.place(address)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from eventkit.adapter import Delivery, Group, Receive, Settlement
+from eventkit_nats import readers
 from eventkit_nats.codec import decode
 from eventkit_nats.exchange import Exchange
 from eventkit_nats.gaps import Gaps
@@ -16,6 +17,7 @@ from eventkit_nats.publish import Publisher
 from eventkit_nats.pull import Pull
 from eventkit_nats.settle import Settling
 from eventkit_nats.sources import Sources
+from eventkit_nats.subjects import Subjects
 from eventkit_nats.topology import Topology
 
 log = logging.getLogger("eventkit.nats")
@@ -30,11 +32,13 @@ class GroupConsumer:
         exchange: Exchange,
         publisher: Publisher,
         topology: Topology,
+        subjects: Subjects,
         group: Group,
         receive: Receive,
         in_flight: int,
     ) -> None:
         self.group = group
+        self._subjects = subjects
         self._link = link
         self._exchange = exchange
         self._topology = topology
@@ -52,6 +56,8 @@ class GroupConsumer:
         self._catching_up: asyncio.Task[None] | None = None
         self._ended = False
         self._on_stop: Callable[[GroupConsumer], None] | None = None
+        self._counted: int | None = None
+        """The subscription by which it is counted as a reader."""
 
     async def start(self, on_stop: Callable[[GroupConsumer], None]) -> None:
         """NotProvisioned, if a durable is missing."""
@@ -59,6 +65,7 @@ class GroupConsumer:
         gaps = Gaps(self._exchange, self._topology, self.group.name, self._sources.pulls)
         await gaps.look()  # before anything is read
         self._on_stop = on_stop
+        self._counted = readers.answer(self._link, self._subjects, self.group.name)
         self._link.on_down.append(self._sources.down)
         self._link.on_up.append(self._up)
         self._tasks = [self._loop.create_task(task) for task in (self._hand_over(), self._keep(), gaps.watch())]
@@ -103,6 +110,9 @@ class GroupConsumer:
         self._running.clear()
         for task in self._tasks:
             task.cancel()
+        if self._counted is not None:
+            self._link.unsubscribe(self._counted)
+            self._link.forget(self._counted)
         await self._sources.end(deadline)
         await self._settling.end(deadline)
         self._arrived.clear()

@@ -32,6 +32,10 @@ class Subjects:
                 self._known[key] = found
         return found
 
+    def readers(self, group: str) -> str:
+        """Where those that read a group answer. Under the prefix of inboxes, on which all may publish and listen."""
+        return f"{self._inboxes}eventkit.{self._naming.group(group)}"
+
     def reply(self, name: str) -> str:
         """Where the answer to `reply_to: name` goes. A name with '=' in it was a subject when it arrived."""
         return name.removeprefix("=") if "=" in name else self._naming.channel("reply", name)

@@ -151,6 +151,11 @@ class Topology:
                     missing.append(f"consumer {durable!r} on stream {place.stream!r} for {address}")
         return missing
 
+    def forget(self, group: str) -> None:
+        """It was removed."""
+        self._owned.pop(Address("inbox", group), None)
+        self._created.pop(group, None)
+
     async def restore(self, group: Group, address: Address, sequence: int, since: datetime) -> bool:
         """Make again what was deleted under a running group, if we may: False, if we had not made it. It goes on with
         `sequence`, 0 where nothing has come yet: then with what was stored `since`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import timedelta
 from typing import ClassVar, Self
 
@@ -26,6 +27,7 @@ from eventkit.adapter import (
 from eventkit.adopting import BrokerObject, look
 from eventkit.errors import Closed
 from eventkit_rabbit.link import Link
+from eventkit_rabbit.management import Management
 from eventkit_rabbit.names import Names
 from eventkit_rabbit.running import Running
 from eventkit_rabbit.settings import RabbitSettings
@@ -37,7 +39,7 @@ class RabbitAdapter:
 
     name: ClassVar[str] = "rabbit"
     settings: ClassVar[type[BaseSettings] | None] = RabbitSettings
-    capabilities: ClassVar[Capabilities] = Capabilities(
+    capabilities: Capabilities = Capabilities(
         durable=True,
         start_earliest=False,
         key_order_across_replicas=False,
@@ -45,6 +47,7 @@ class RabbitAdapter:
         longest_handler=timedelta(minutes=30),
         settles_in_order=False,
         validates_subscriptions=False,
+        lists_groups=False,
     )
 
     def __init__(self, connection: Connection) -> None:
@@ -57,6 +60,8 @@ class RabbitAdapter:
         self._settings = settings
         self._target = target(url, settings, connection.client)
         self._names = Names(connection.namespace)
+        if settings.management is not None:
+            self.capabilities = replace(self.capabilities, lists_groups=True)
         self._running: Running | None = None
         self._client = connection.client
         self._adopted: BrokerObject | None = None
@@ -80,7 +85,10 @@ class RabbitAdapter:
                 self._target = await look(
                     self._adopted, lambda connected: adopted(connected, self._settings, self._client)
                 )
-        running = Running(Link(self._target, "publish"), Link(self._target, "consume"), self._names, self._settings)
+        said = self._settings.management
+        management = None if said is None else Management(said.get_secret_value(), self._target, self._settings)
+        links = Link(self._target, "publish"), Link(self._target, "consume")
+        running = Running(*links, self._names, self._settings, management)
         try:
             async with asyncio.timeout(timeout):
                 await running.open()
@@ -115,10 +123,19 @@ class RabbitAdapter:
 
     async def measure(self, group: Group, /) -> Backlog:
         topology = self._now().topology
-        ready = await topology.ready(self._names.queue(group.name))
+        found = await topology.look(self._names.queue(group.name))
         dead = await topology.ready(self._names.dead(group.name))
         delayed = await topology.delayed(group.name)
-        return Backlog(ready=ready, in_flight=None, delayed=delayed, dead=dead)
+        if found is None:
+            return Backlog(ready=None, in_flight=None, delayed=delayed, dead=dead)
+        in_flight = None if found.consumers else 0  # AMQP counts only what is ready
+        return Backlog(found.ready, in_flight, delayed, dead, consumers=found.consumers)
+
+    async def groups(self, names: Collection[str] | None = None, /) -> Sequence[Group]:
+        return await self._now().groups(names)
+
+    async def disband(self, name: str, /) -> None:
+        await self._now().disband(name)
 
     async def stop(self, timeout: float, /) -> None:
         running, self._running = self._running, None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from eventkit import names
 from eventkit.adapter import Address, Group
 
@@ -29,6 +31,14 @@ class Names:
 
     def rung(self, group: str, label: str) -> str:
         return f"{self._naming.channel('retry', group)}:{label}"  # no ':' in logical names: a name of its own
+
+    def groups(self, queues: Iterable[str]) -> list[str]:
+        """Those whose dead letters are kept in one of these queues."""
+        return self._naming.groups(queues)
+
+    def source(self, exchange: str) -> Address:
+        """The address of an exchange that a group is bound to."""
+        return Address(*(self._naming.source(exchange) or ("topic", exchange, exchange)))
 
     def stranger(self, exchange: str) -> Address:
         """The address of an exchange that a group is bound to but does not name: an earlier release's topic."""

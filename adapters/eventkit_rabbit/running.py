@@ -15,7 +15,9 @@ from eventkit_rabbit import delay, follow
 from eventkit_rabbit.browse import Browser
 from eventkit_rabbit.confirms import Answer, Job
 from eventkit_rabbit.consume import RabbitConsumer
+from eventkit_rabbit.groups import Groups
 from eventkit_rabbit.link import Link
+from eventkit_rabbit.management import Management
 from eventkit_rabbit.names import Names, lives_with_consumer
 from eventkit_rabbit.publish import Publisher
 from eventkit_rabbit.reply import ReplyConsumer
@@ -32,7 +34,9 @@ class Running:
     """One connection for publishing, one for all else, so that a publisher that the broker holds back (memory or disk
     alarm) never keeps consumers from acknowledging."""
 
-    def __init__(self, publishing: Link, consuming: Link, names: Names, settings: RabbitSettings) -> None:
+    def __init__(
+        self, publishing: Link, consuming: Link, names: Names, settings: RabbitSettings, management: Management | None
+    ) -> None:
         self._publishing = publishing
         self._consuming = consuming
         self._names = names
@@ -42,6 +46,7 @@ class Running:
         self._consumers: set[RabbitConsumer] = set()
         self._replies: dict[str, ReplyConsumer] = {}
         self.topology = Topology(consuming, names)
+        self._groups = Groups(consuming, names, self.topology, management)
         self._routes = Routes(self.topology)
         self.browser = Browser(consuming, names, self.topology)
         self.publisher = self._publisher(_LIMIT_3)
@@ -80,6 +85,13 @@ class Running:
                     self._created[one.name] = one
                 else:
                     self._created.pop(one.name, None)
+
+    async def groups(self, names: Collection[str] | None) -> Sequence[Group]:
+        return await self._groups.find(names)
+
+    async def disband(self, name: str) -> None:
+        await self._groups.remove(name)
+        self._created.pop(name, None)
 
     def follow(self, address: Address) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
         return follow.follow(self._consuming, address, self._names.exchange(address))

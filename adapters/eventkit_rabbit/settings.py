@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eventkit.security import Credentials, Tls
@@ -32,6 +32,16 @@ class RabbitSettings(BaseSettings):
     newer). None: as the broker is set, 30 minutes by default."""
     publish_timeout: timedelta = Field(default=timedelta(seconds=10), gt=timedelta())
     """How long a publish waits for the broker. After it the answer is TimeoutError: it may or may not have arrived."""
+    management: SecretStr | None = None
+    """The URL of the management API, such as http://localhost:15672, which alone can list the groups that there are.
+    Its user, if it names none, is the broker's. None: groups are found by their names only."""
     max_message_bytes: int | None = Field(default=None, gt=0)
     """The broker's max_message_size in bytes, which it does not tell. None: its version's default (3.x: 128 MiB,
     4.x: 16 MiB)."""
+
+    @field_validator("management")
+    @classmethod
+    def _http(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("a URL such as http://localhost:15672 or https://user:password@host:15671")
+        return url

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiormq import exceptions as amqp
 from aiormq.abc import AbstractChannel
@@ -26,6 +26,14 @@ _NO_LIMIT = 1_000_000_000
 _PARALLEL = 8
 _YOUNG = 1.5
 """Seconds. A node that is killed within the first one of a quorum queue loses it (seen on RabbitMQ 3.10, one node)."""
+
+
+class Found(NamedTuple):
+    """What a queue says of itself."""
+
+    ready: int
+    """Messages that wait to be delivered."""
+    consumers: int
 
 
 class Topology:
@@ -177,13 +185,22 @@ class Topology:
         self.exchanges.add(name)
         return True
 
-    async def _ready(self, wire: Wire, queue: str) -> int | None:
-        """How many wait there; None: no such queue."""
+    async def look(self, queue: str) -> Found | None:
+        """None: no such queue."""
+        return await self._look(await self._link.wire(), queue)
+
+    async def _look(self, wire: Wire, queue: str) -> Found | None:
         try:
             async with wire.scratch() as channel:
-                return (await channel.queue_declare(queue, passive=True)).message_count or 0
+                found = await channel.queue_declare(queue, passive=True)
+                return Found(found.message_count or 0, found.consumer_count or 0)
         except amqp.ChannelNotFoundEntity:
             return None
+
+    async def _ready(self, wire: Wire, queue: str) -> int | None:
+        """How many wait there; None: no such queue."""
+        found = await self._look(wire, queue)
+        return None if found is None else found.ready
 
     async def ready(self, queue: str) -> int | None:
         return await self._ready(await self._link.wire(), queue)

@@ -27,7 +27,7 @@ from eventkit.adapter import (
 )
 from eventkit.adopting import BrokerObject, look
 from eventkit.errors import Closed
-from eventkit_redis import browse, follow, server, topology
+from eventkit_redis import browse, follow, groups, server, topology
 from eventkit_redis.consume import Links, StreamConsumer
 from eventkit_redis.keys import Keys
 from eventkit_redis.link import Connect, Link
@@ -44,7 +44,7 @@ class RedisAdapter:
 
     name: ClassVar[str] = "redis"
     settings: ClassVar[type[RedisSettings]] = RedisSettings
-    capabilities: ClassVar[Capabilities] = Capabilities(
+    capabilities: Capabilities = Capabilities(
         durable=True,
         start_earliest=True,
         key_order_across_replicas=False,
@@ -52,6 +52,7 @@ class RedisAdapter:
         longest_handler=None,
         settles_in_order=False,
         validates_subscriptions=True,
+        lists_groups=True,
     )
 
     def __init__(self, connection: Connection) -> None:
@@ -147,6 +148,14 @@ class RedisAdapter:
     async def measure(self, group: Group) -> Backlog:
         link, _ = self._started()
         return await browse.measure(link, self._keys, group)
+
+    async def groups(self, names: Collection[str] | None = None) -> Sequence[Group]:
+        link, _ = self._started()
+        return await groups.groups(link, self._keys, names)
+
+    async def disband(self, name: str) -> None:
+        link, _ = self._started()
+        await groups.disband(link, self._keys, name)
 
     async def stop(self, timeout: float) -> None:
         consumers, self._consumers = self._consumers, set()

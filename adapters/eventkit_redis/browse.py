@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from redis.exceptions import ResponseError
 
-from eventkit.adapter import Address, Backlog, Delivery, Group
+from eventkit.adapter import Address, Backlog, Delivery, Group, Waiting
 from eventkit_redis import codec
 from eventkit_redis import scripts as lua
 from eventkit_redis.keys import Keys
@@ -88,14 +88,26 @@ async def measure(link: Link, keys: Keys, group: Group) -> Backlog:
     name = keys.group(group)
     wire = [script(lua.MEASURE, (keys.stream(source),), name, int(source.kind != "topic"), FREE) for source in sources]
     wire += [command("ZCARD", keys.due(group.name)), command("XLEN", keys.stream(group.dead))]
-    *streams, delayed, dead = await link.ask(*wire)
-    known = [stream for stream in streams if stream]
-    ready = [stream[0] for stream in known]
-    ages = [stream[2] for stream in known if stream[2] >= 0]
+    *streams, delayed, dead, consumers = await link.ask(*wire, script(lua.READERS, (keys.readers(group.name),)))
+    found = {source: _waiting_in(stream, consumers) for source, stream in zip(sources, streams, strict=True) if stream}
+    counts = [waiting.ready for waiting in found.values()]
+    known = [count for count in counts if count is not None]
     return Backlog(
-        ready=sum(ready) if known and min(ready) >= 0 else None,
-        in_flight=sum(stream[1] for stream in known) if known else None,
+        ready=sum(known) if known and len(known) == len(counts) else None,
+        in_flight=sum(waiting.in_flight or 0 for waiting in found.values()) if found else None,
         delayed=delayed,
         dead=dead,
-        oldest=timedelta(milliseconds=max(ages)) if ages else None,
+        oldest=max((waiting.oldest for waiting in found.values() if waiting.oldest is not None), default=None),
+        consumers=consumers,
+        sources={source: waiting for source, waiting in found.items() if source != group.retry},
     )
+
+
+def _waiting_in(stream: Sequence[int], consumers: int) -> Waiting:
+    """Of what MEASURE found. What was delivered to those that are gone is ready."""
+    ready, in_flight, unread, held = stream
+    ages = [unread] if consumers else [unread, held]
+    if not consumers:
+        ready, in_flight = ready + in_flight if ready >= 0 else ready, 0
+    oldest = max(ages)
+    return Waiting(None if ready < 0 else ready, in_flight, timedelta(milliseconds=oldest) if oldest >= 0 else None)

@@ -18,6 +18,7 @@ from eventkit_redis.fetch import Fetch
 from eventkit_redis.keys import Keys
 from eventkit_redis.lease import Leases
 from eventkit_redis.link import Link, command, script
+from eventkit_redis.readers import Presence
 from eventkit_redis.settings import RedisSettings
 from eventkit_redis.settle import FREE, FREE_IDLE, Settler
 from eventkit_redis.source import Source
@@ -61,6 +62,7 @@ class StreamConsumer:
         self._leases = Leases(links.upkeep, name, me, sources, settings)
         self._settler.freed = self._leases.freed = self._freed
         self._settler.sure = self._leases.sure
+        self._presence = Presence(links.upkeep, keys.readers(group.name), me)
         self._warden = Warden(links.upkeep, keys, trimmer, name, sources)
         self._receive = receive
         self._batch = settings.batch
@@ -95,6 +97,7 @@ class StreamConsumer:
     def start(self) -> None:
         loop = asyncio.get_running_loop()
         names = {"read": self._run, "lease": self._leases.run, "due": self._ripener.run, "trim": self._warden.run}
+        names["here"] = self._presence.run
         self._tasks = [
             loop.create_task(self._lasting(name, run), name=f"eventkit-redis-{name}-{self._group}")
             for name, run in names.items()
@@ -161,7 +164,7 @@ class StreamConsumer:
         wire = [
             script(lua.LEAVE, (source.key,), self._group, self._consumer, FREE, FREE_IDLE) for source in self._sources
         ]
-        await self._link.ask(*wire)
+        await self._link.ask(*wire, self._presence.leave())
 
     async def _lasting(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """An error that nobody thought of is said, turns health red, and ends no task of ours."""

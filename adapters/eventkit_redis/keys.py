@@ -6,8 +6,12 @@ topic's companions the tag `{topic}`. The topic itself has its plain name, which
 
 from __future__ import annotations
 
+import re
+
 from eventkit import names
 from eventkit.adapter import Address, Group
+
+_TAGGED = re.compile(r"\{([^{}]+)\}\.(inbox|retry|dead)").fullmatch
 
 
 class Keys:
@@ -30,6 +34,10 @@ class Keys:
         """Hash: the envelopes of those in `due`."""
         return f"{{{self._naming.group(group)}}}.retry.waiting"
 
+    def readers(self, group: str) -> str:
+        """Sorted set: the consumers that read the group, by the time in ms at which they are forgotten."""
+        return f"{{{self._naming.group(group)}}}.readers"
+
     def gaps(self, topic: str) -> str:
         """Hash: by group, what was trimmed before the group had read it."""
         return f"{{{topic}}}.gaps"
@@ -37,6 +45,20 @@ class Keys:
     def group(self, group: Group | str) -> str:
         """The consumer group."""
         return self._naming.group(group if isinstance(group, str) else group.name)
+
+    def dead_of(self, stream: str) -> str | None:
+        """The group whose dead letters are kept in this stream; None: it is another one."""
+        tagged = _TAGGED(stream)
+        found = [] if tagged is None else self._naming.groups([f"{tagged[1]}.{tagged[2]}"])
+        return found[0] if found else None
+
+    def source_of(self, stream: str) -> Address | None:
+        """The address of a stream that groups read; None: it is a retry stream."""
+        tagged = _TAGGED(stream)
+        source = self._naming.source(stream if tagged is None else f"{tagged[1]}.{tagged[2]}")
+        if tagged is None and (source is None or source[0] != "topic"):
+            return Address("topic", stream, stream)  # named like one of ours, but without a tag
+        return None if source is None else Address(*source)
 
     def all(self, group: Group) -> tuple[Address, ...]:
         """All that a group reads: its sources and its retry address."""

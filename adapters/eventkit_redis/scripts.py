@@ -240,6 +240,30 @@ return 1
 """
 """KEYS stream. ARGV group or nothing. 0: no stream; 1: no such group on it; 2: both."""
 
+GROUPS: Final = f"""#!lua
+{_FIELDS}
+local found = {{}}
+if redis.call('TYPE', KEYS[1]).ok ~= 'stream' then return found end
+for i, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do found[i] = fields(group)['name'] end
+return found
+"""
+"""KEYS stream. The names of its groups."""
+
+HERE: Final = """#!lua flags=allow-oom
+local now = redis.call('TIME')
+local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+redis.call('ZADD', KEYS[1], ms + ARGV[2], ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ms)
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+"""KEYS readers. ARGV consumer, ms until it is forgotten. It reads."""
+
+READERS: Final = """#!lua
+local now = redis.call('TIME')
+return redis.call('ZCOUNT', KEYS[1], '(' .. now[1] * 1000 + math.floor(now[2] / 1000), '+inf')
+"""
+"""KEYS readers. How many were heard of lately."""
+
 MEASURE: Final = f"""#!lua
 {_FIELDS}
 local now = redis.call('TIME')
@@ -270,14 +294,16 @@ for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
       oldest = now[1] * 1000 + math.floor(now[2] / 1000) - tonumber(string.match(first[1][1], '^%d+'))
     end
     if ready >= 0 and ARGV[2] ~= '1' then ready = ready + free end
-    return {{ready, group['pending'] - free, oldest}}
+    local held = redis.call('XPENDING', KEYS[1], ARGV[1])[2]
+    if held then held = now[1] * 1000 + math.floor(now[2] / 1000) - tonumber(string.match(held, '^%d+')) end
+    return {{ready, group['pending'] - free, oldest, held or -1}}
   end
 end
 return {{}}
 """
 """KEYS stream. ARGV group, are finished entries deleted 0|1, the owner of what is free. Those to deliver (-1: more than
-10,000 and uncounted), those at consumers, and the age of the oldest unread one in ms (-1: none). Empty: there is no
-such group."""
+10,000 and uncounted), those at consumers, and the ages in ms of the oldest unread one and of the oldest one that was
+read and is not finished (-1: none). Empty: there is no such group."""
 
 TRIM: Final = f"""#!lua flags=allow-oom
 {_FIELDS}

@@ -82,6 +82,12 @@ class Refusing:
     async def measure(self, group: Group, /) -> Backlog:
         return await self._adapter.measure(group)
 
+    async def groups(self, names: Collection[str] | None = None, /) -> Sequence[Group]:
+        return await self._adapter.groups(names)
+
+    async def disband(self, name: str, /) -> None:
+        await self._adapter.disband(name)
+
     async def stop(self, timeout: float, /) -> None:
         await self._adapter.stop(timeout)
 

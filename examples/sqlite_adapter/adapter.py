@@ -26,8 +26,9 @@ from eventkit.adapter import (
     Message,
     Provision,
     Receive,
+    Waiting,
 )
-from eventkit.errors import NotProvisioned, SettingsError
+from eventkit.errors import GroupInUse, NotProvisioned, SettingsError
 from eventkit.names import Naming
 from examples.sqlite_adapter import storage
 from examples.sqlite_adapter.consumer import Follower, Reading, SqliteConsumer
@@ -59,7 +60,7 @@ class SqliteAdapter:
 
     name: ClassVar[str] = "sqlite"
     settings: ClassVar[type[SqliteSettings]] = SqliteSettings
-    capabilities: ClassVar[Capabilities] = Capabilities(
+    capabilities: Capabilities = Capabilities(
         durable=True,
         start_earliest=False,  # a message goes once all groups that were there have settled it
         key_order_across_replicas=False,
@@ -67,6 +68,7 @@ class SqliteAdapter:
         longest_handler=None,
         settles_in_order=False,
         validates_subscriptions=True,
+        lists_groups=True,
     )
 
     def __init__(self, connection: Connection) -> None:
@@ -125,7 +127,9 @@ class SqliteAdapter:
             return await self._pass(self._channel(reply), reply, receive, in_flight)
         self._check(await self._file.read(storage.missing, [], self._reads(group)))
         channels = {self._channel(source): source for source in (*group.sources, group.retry)}
-        return self._consumer(self._reading(self._naming.group(group.name), channels, in_flight), receive)
+        consumer = self._consumer(self._reading(self._naming.group(group.name), channels, in_flight), receive)
+        await consumer.renew()  # so that it is counted at once
+        return consumer
 
     @asynccontextmanager
     async def follow(self, address: Address, /) -> AsyncIterator[AsyncIterator[Delivery]]:
@@ -150,7 +154,21 @@ class SqliteAdapter:
         return [None] * len(deliveries)
 
     async def measure(self, group: Group, /) -> Backlog:
-        return await self._file.read(storage.measure, self._naming.group(group.name), self._channel(group.dead))
+        name = self._naming.group(group.name)
+        backlog, found = await self._file.read(storage.measure, name, self._channel(group.dead))
+        split = {source: found.get(self._channel(source), Waiting(0, 0)) for source in group.sources}
+        return replace(backlog, sources=split)
+
+    async def groups(self, names: Collection[str] | None = None, /) -> Sequence[Group]:
+        channels = await self._file.read(storage.channels)
+        wanted = self._naming.groups(channels) if names is None else names
+        there = sorted({name for name in wanted if self._channel(Address("dead", name)) in channels})
+        return [Group(name, await self._sources(name)) for name in there]
+
+    async def disband(self, name: str, /) -> None:
+        own = [self._channel(Address(kind, name)) for kind in ("inbox", "retry", "dead")]
+        if consumers := await self._file.change(storage.disband, self._naming.group(name), own):
+            raise GroupInUse(name, consumers)
 
     async def _pass(self, name: str, address: Address, receive: Receive, in_flight: int) -> SqliteConsumer:
         """Consume with a group that ends with its consumer."""
@@ -194,6 +212,10 @@ class SqliteAdapter:
         """The group with each channel that it reads, by their names in the file."""
         name = self._naming.group(group.name)
         return [(name, self._channel(source)) for source in (*group.sources, group.retry)]
+
+    async def _sources(self, group: str) -> tuple[Address, ...]:
+        channels = await self._file.read(storage.read_by, self._naming.group(group))
+        return tuple(Address(*source) for source in map(self._naming.source, channels) if source is not None)
 
     def _check(self, missing: Sequence[str]) -> None:
         if missing:

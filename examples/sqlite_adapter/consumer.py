@@ -130,12 +130,17 @@ class SqliteConsumer:
         message = storage.message(row, self._reading.channels[row[1]])
         return Delivery(message, position=str(row[0]), deliveries=row[-1], token=row[0])
 
+    async def renew(self) -> None:
+        """It reads, and holds what it has."""
+        reading = self._reading
+        await self._file.change(storage.renew, reading.group, self._holder, time.time() + reading.lease)
+
     async def _renew(self) -> None:
         reading = self._reading
         while True:
             await asyncio.sleep(reading.lease / 3)
             with contextlib.suppress(*_FAILURES):  # `_read` meets them too, and says so
-                await self._file.change(storage.renew, reading.group, self._holder, time.time() + reading.lease)
+                await self.renew()
                 if reading.passing is not None:
                     await self._file.change(storage.keep_passing, reading.group, reading.passing, reading.lease)
 

@@ -16,7 +16,7 @@ from datetime import timedelta
 from sqlite3 import Connection
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from eventkit.adapter import Address, Backlog, Done, Message, Move, Settlement
+from eventkit.adapter import Address, Backlog, Done, Message, Move, Settlement, Waiting
 from eventkit.errors import Closed, MessageTooLarge, NoOwner, NotProvisioned
 
 P = ParamSpec("P")
@@ -29,6 +29,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS channels (name TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS groups (name TEXT PRIMARY KEY, until REAL);
 CREATE TABLE IF NOT EXISTS subscriptions (channel TEXT, grp TEXT, PRIMARY KEY (channel, grp)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS consumers (holder TEXT PRIMARY KEY, grp TEXT, until REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS messages (id INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT, stored REAL,
     type TEXT, key TEXT, headers TEXT, body BLOB);
 CREATE INDEX IF NOT EXISTS messages_of ON messages (channel, id);
@@ -175,11 +176,15 @@ def settle(
 
 
 def give_back(db: Connection, group: str, holder: str) -> None:
+    """It reads no more."""
     db.execute("UPDATE pending SET holder = NULL, free_from = 0 WHERE grp = ? AND holder = ?", (group, holder))
+    db.execute("DELETE FROM consumers WHERE holder = ?", (holder,))
 
 
 def renew(db: Connection, group: str, holder: str, until: float) -> None:
-    """The leases of all that it still holds."""
+    """The leases of all that it still holds; and it is counted until then."""
+    db.execute("INSERT OR REPLACE INTO consumers VALUES (?, ?, ?)", (holder, group, until))
+    db.execute("DELETE FROM consumers WHERE until < ?", (time.time(),))
     db.execute("UPDATE pending SET free_from = ? WHERE grp = ? AND holder = ?", (until, group, holder))
 
 
@@ -219,19 +224,59 @@ def remove(db: Connection, ids: Sequence[int]) -> None:
         db.executemany(f"DELETE FROM {table} WHERE id = ?", [(id_,) for id_ in ids])  # noqa: S608
 
 
-def measure(db: Connection, group: str, dead: str) -> Backlog:
+def readers(db: Connection, group: str) -> int:
+    """How many read a group, or did so a lease ago."""
+    found: int = db.execute(
+        "SELECT count(*) FROM consumers WHERE grp = ? AND until > ?", (group, time.time())
+    ).fetchone()[0]
+    return found
+
+
+def measure(db: Connection, group: str, dead: str) -> tuple[Backlog, dict[str, Waiting]]:
+    """The second by channel, where anything waits."""
     if db.execute("SELECT 1 FROM groups WHERE name = ?", (group,)).fetchone() is None:
         raise NotProvisioned(f"missing in the SQLite file: the group {group}")
-    now = time.time()
-    ready, in_flight, delayed, oldest = db.execute(
-        "SELECT count(*) FILTER (WHERE free_from <= :now), "
-        "count(*) FILTER (WHERE free_from > :now AND holder NOTNULL), "
-        "count(*) FILTER (WHERE free_from > :now AND holder ISNULL), min(stored) FILTER (WHERE free_from <= :now) "
-        "FROM pending JOIN messages USING (id) WHERE grp = :group",
-        {"now": now, "group": group},
-    ).fetchone()
-    letters = db.execute("SELECT count(*) FROM messages WHERE channel = ?", (dead,)).fetchone()[0]
-    return Backlog(ready, in_flight, delayed, letters, None if oldest is None else timedelta(seconds=now - oldest))
+    now, consumers = time.time(), readers(db, group)
+    ready = "free_from <= :now OR (holder NOTNULL AND NOT :read)"  # where nobody reads, what was held is free
+    rows = db.execute(
+        f"SELECT channel, count(*) FILTER (WHERE {ready}), count(*) FILTER (WHERE NOT ({ready}) AND holder NOTNULL), "  # noqa: S608
+        f"count(*) FILTER (WHERE NOT ({ready}) AND holder ISNULL), min(stored) FILTER (WHERE {ready}) "
+        "FROM pending JOIN messages USING (id) WHERE grp = :group GROUP BY channel",
+        {"now": now, "group": group, "read": bool(consumers)},
+    ).fetchall()
+    found = {
+        channel: Waiting(ready, held, None if oldest is None else timedelta(seconds=now - oldest))
+        for channel, ready, held, _, oldest in rows
+    }
+    backlog = Backlog(
+        ready=sum(row[1] for row in rows),
+        in_flight=sum(row[2] for row in rows),
+        delayed=sum(row[3] for row in rows),
+        dead=db.execute("SELECT count(*) FROM messages WHERE channel = ?", (dead,)).fetchone()[0],
+        oldest=max((one.oldest for one in found.values() if one.oldest is not None), default=None),
+        consumers=consumers,
+    )
+    return backlog, found
+
+
+def channels(db: Connection) -> list[str]:
+    return [name for (name,) in db.execute("SELECT name FROM channels ORDER BY name")]
+
+
+def read_by(db: Connection, group: str) -> list[str]:
+    """The channels that it reads."""
+    return [name for (name,) in db.execute("SELECT channel FROM subscriptions WHERE grp = ? ORDER BY 1", (group,))]
+
+
+def disband(db: Connection, group: str, own: Sequence[str]) -> int:
+    """Remove it with its own channels. How many still read it: then nothing is removed."""
+    if consumers := readers(db, group):
+        return consumers
+    close_passing(db, group)
+    for channel in own:
+        db.execute("DELETE FROM messages WHERE channel = ?", (channel,))
+        db.execute("DELETE FROM channels WHERE name = ?", (channel,))
+    return 0
 
 
 def message(row: Sequence[Any], address: Address) -> Message:

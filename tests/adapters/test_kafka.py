@@ -399,6 +399,20 @@ def test_a_topic_that_is_made_while_it_is_looked_for_is_found(url: str) -> None:
     run(url, scenario)
 
 
+def test_a_topic_that_is_new_takes_no_other_with_it(url: str) -> None:
+    """Of a topic that it was never told of, aiokafka forgets all when it is told of another one."""
+
+    async def scenario(it: Bench) -> None:
+        publisher = it.adapter._open.cluster.publisher
+        await publisher.client.force_metadata_update()  # of all topics that there are
+        await it.publish(message())
+        later = Address("topic", "later")
+        await it.adapter.provision([later], Provision.CREATE)
+        await it.publish(message(), message(later))
+
+    run(url, scenario)
+
+
 def test_order_of_a_key_within_and_between_calls(url: str) -> None:
     async def scenario(it: Bench) -> None:
         keys = ["a", "b", "c", "d", None]

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -34,6 +34,7 @@ from eventkit.adapter import (
 )
 from eventkit.errors import CapabilityNotSupported, InvalidMessage, MessageTooLarge, NoOwner, NotProvisioned
 from eventkit.testing.brokers import Broker, BrokerUnavailable, provide
+from eventkit.testing.brokers.process import free_port
 from eventkit_rabbit import RabbitAdapter, RabbitSettings, decode, delay, encode, properties, write
 from eventkit_rabbit.tags import Tags
 from eventkit_rabbit.target import target
@@ -171,6 +172,56 @@ def own() -> Any:
 
 
 # --- pure ---
+
+
+@pytest.fixture(scope="module")
+def managed() -> Iterator[tuple[str, str]]:
+    """The URLs of a broker and of its management API."""
+    port = free_port()
+    with provide("rabbit", settings={"management.tcp.port": str(port), "management.tcp.ip": "127.0.0.1"}) as own:
+        yield own.url, f"http://127.0.0.1:{port}"
+
+
+def test_groups_are_listed_by_the_management_api(managed: tuple[str, str]) -> None:
+    url, management = managed
+
+    def adapter(said: str | None, namespace: str = "shop") -> RabbitAdapter:
+        settings = RabbitSettings(management=None if said is None else SecretStr(said))
+        return RabbitAdapter(Connection(SecretStr(url), namespace, "test", settings))
+
+    async def main() -> None:
+        without, having, other = adapter(None), adapter(management), adapter(management, "shopping")
+        wrong = adapter(management.replace("://", "://guest:nobodys-guess@"))
+        for one in (without, having, other, wrong):
+            await one.start(10)
+        try:
+            audit = Group("shipping.audit", (TOPIC, Address("topic", "old", "legacy.orders")))
+            await having.provision([GROUP, audit], Provision.CREATE)
+            assert not without.capabilities.lists_groups
+            with pytest.raises(CapabilityNotSupported, match="EVENTKIT_RABBIT__MANAGEMENT"):
+                await without.groups()
+            assert having.capabilities.lists_groups
+            shipping, audited = await having.groups()
+            assert (shipping.name, set(shipping.sources)) == ("shipping", set(GROUP.sources))
+            assert audited.name == "shipping.audit"
+            assert set(audited.sources) == {TOPIC, Address("topic", "legacy.orders", "legacy.orders")}
+            assert [group.name for group in await having.groups(["nobody", "shipping"])] == ["shipping"]
+            assert await other.groups() == []
+            with pytest.raises(ConnectionError, match="401") as caught:
+                await wrong.groups()
+            assert "nobodys-guess" not in str(caught.value)
+            await without.disband("shipping")
+            assert [group.name for group in await having.groups()] == ["shipping.audit"]
+        finally:
+            for one in (without, having, other, wrong):
+                await one.stop(5)
+
+    asyncio.run(main())
+
+
+def test_the_management_api_has_a_url() -> None:
+    with pytest.raises(ValueError, match="http://localhost:15672"):
+        RabbitSettings(management=SecretStr("localhost:15672"))
 
 
 def test_codec_round_trip() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
 
 from eventkit import headers as h
 from eventkit.adapter import Capabilities, Message
@@ -72,4 +71,4 @@ class ClaimsToKeepOrder(Broken):
     """Its replicas take whatever comes, whatever the key."""
 
     faults = ("O3",)
-    capabilities: ClassVar[Capabilities] = replace(MemoryAdapter.capabilities, key_order_across_replicas=True)
+    capabilities: Capabilities = replace(MemoryAdapter.capabilities, key_order_across_replicas=True)

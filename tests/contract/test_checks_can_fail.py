@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from eventkit.adapter import Adapter, Connection
-from eventkit.contract import CHECKS, Backend, checks, letters
+from eventkit.contract import CHECKS, Backend, checks, groups, letters
 from eventkit.contract.checks import Faults
 from eventkit.memory import Store
-from tests.contract import broken_border, broken_letters, broken_routing
+from tests.contract import broken_border, broken_groups, broken_letters, broken_routing
 from tests.contract.broken import Broken, Slow
 
 PATIENCE = 0.7
@@ -35,6 +35,7 @@ class _Backend:
 
 
 assert broken_border
+assert broken_groups
 assert broken_letters
 assert broken_routing  # their classes register themselves by being derived
 BROKEN = [cls for cls in Broken.__subclasses__() if cls.faults]
@@ -44,6 +45,7 @@ BROKEN = [cls for cls in Broken.__subclasses__() if cls.faults]
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks.eventually, "__defaults__", (PATIENCE,))
     monkeypatch.setattr(letters.dead_letters, "__defaults__", (PATIENCE,))
+    monkeypatch.setattr(groups._until, "__defaults__", (PATIENCE,))
     monkeypatch.setattr(letters.listed, "__defaults__", (PATIENCE,))
 
 

@@ -110,5 +110,35 @@ def test_illegal_logical_names_are_refused(name: object) -> None:
         names.logical(name, "Topic")
 
 
+@pytest.mark.parametrize("broker", BROKERS)
+@pytest.mark.parametrize("namespace", NAMESPACES)
+def test_a_channel_is_read_back(broker: str, namespace: str) -> None:
+    naming = BROKERS[broker](namespace)
+    for name in LOGICAL:
+        for kind in SUFFIXES:
+            channel = naming.channel(kind, name)
+            read = naming.read(channel)
+            assert read is not None
+            if name == read[1]:
+                assert read == (kind, name)
+            else:  # it was cut
+                assert naming.channel(*read) == channel
+    dead = [naming.channel("dead", name) for name in ("shipping", "shipping.audit")]
+    assert naming.groups([*dead, naming.channel("topic", "deadly"), naming.channel("retry", "other")]) == [
+        "shipping",
+        "shipping.audit",
+    ]
+    assert naming.source(naming.channel("topic", "orders.eu")) == ("topic", "orders.eu", None)
+    assert naming.source(naming.channel("inbox", "shipping")) == ("inbox", "shipping", None)
+    assert naming.source(naming.channel("retry", "shipping")) is None
+
+
+def test_what_lies_outside_of_a_namespace_is_somebody_elses() -> None:
+    naming = names.redis("shop")
+    assert naming.read("shops.orders") is None
+    assert naming.groups(["shops.shipping.dead", "shipping.dead", "shop.dead"]) == []
+    assert naming.source("legacy.orders") == ("topic", "legacy.orders", "legacy.orders")
+
+
 if __name__ == "__main__":
     GOLDEN.write_text(table())

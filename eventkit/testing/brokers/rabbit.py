@@ -65,7 +65,9 @@ class Rabbit:
         config = folder / "rabbitmq.conf"
         config.write_text("".join(f"{key} = {value}\n" for key, value in lines.items()))
         plugins = folder / "enabled_plugins"
-        plugins.write_text("[].\n")
+        plugins.write_text(
+            "[rabbitmq_management].\n" if any(key.startswith("management.") for key in lines) else "[].\n"
+        )
         nothing = folder / "rabbitmq-env.conf"
         nothing.touch()
         environment = {

@@ -26,6 +26,8 @@ _SETTINGS: Mapping[str, Mapping[str, str]] = {
 """As variables of the environment, so that a process of its own has them too. RabbitMQ has no leases: it takes back
 what a process holds that missed two heartbeats, and looks for that only now and then."""
 _LEASES = {"rabbit": 4.0}
+_YOUNG = {"rabbit": 2.0}
+"""RabbitMQ writes down late that a quorum queue has begun: killed within a second of it, it loses what it confirmed."""
 
 
 @dataclass
@@ -36,9 +38,12 @@ class Breakable:
     settings: Mapping[str, str] = field(default_factory=dict)
     """The server's own, besides what is needed here."""
     lease: float = _LEASE
+    young: float = 0.0
+    """Seconds that what was just declared needs until it survives a kill."""
 
     def __post_init__(self) -> None:
         self.lease = _LEASES.get(self.name, _LEASE)
+        self.young = _YOUNG.get(self.name, 0.0)
         self.proxy = Proxy()
         settings: dict[str, str | None] = dict(_needs(self.name, self.proxy.port) | dict(self.settings))
         self.broker: Broker = provide(self.name, settings=settings)

@@ -87,8 +87,7 @@ class RabbitAdapter:
                 )
         said = self._settings.management
         management = None if said is None else Management(said.get_secret_value(), self._target, self._settings)
-        links = Link(self._target, "publish"), Link(self._target, "consume")
-        running = Running(*links, self._names, self._settings, management)
+        running = Running(lambda purpose: Link(self._target, purpose), self._names, self._settings, management)
         try:
             async with asyncio.timeout(timeout):
                 await running.open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -71,6 +72,8 @@ class _Sent(NamedTuple):
     job: Job
     key: tuple[str, str, str] | None
     """How a return of it would be recognised; None where none is asked for."""
+    written: float
+    """By `time.monotonic`."""
 
 
 class Channel:
@@ -95,6 +98,7 @@ class Channel:
         """Put these on the wire, in order. All at once: nothing else comes between."""
         number, frame_max, methods = self.channel.number, self.wire.frame_max, self._methods
         out: list[bytes] = []
+        now = time.monotonic()
         for job in jobs:
             route = job.route
             self._tag += 1
@@ -102,7 +106,7 @@ class Channel:
             if route.mandatory:
                 key = (route.exchange, route.routing_key, job.message.headers.get(h.MESSAGE_ID, ""))
                 self._returnable.setdefault(key, deque()).append(self._tag)
-            self._sent[self._tag] = _Sent(call, job, key)
+            self._sent[self._tag] = _Sent(call, job, key, now)
             name = (route.exchange, route.routing_key, route.mandatory)
             method = methods.get(name)
             if method is None:
@@ -113,6 +117,12 @@ class Channel:
             out += write.content(number, job.properties, job.message.body or b"", frame_max)
         call.open += len(jobs)
         self.wire.write(*out)
+
+    @property
+    def oldest(self) -> tuple[Job, float] | None:
+        """What has waited longest for its confirm, and when it was written."""
+        first = next(iter(self._sent.values()), None)
+        return None if first is None else (first.job, first.written)
 
     def confirmed(self, tag: int, multiple: bool, accepted: bool, /) -> None:
         if multiple:

@@ -9,6 +9,7 @@ empty by themselves.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 _LADDER: tuple[tuple[str, int], ...] = (
@@ -21,8 +22,6 @@ _LADDER: tuple[tuple[str, int], ...] = (
 RUNGS: tuple[str, ...] = tuple(label for label, _ in _LADDER)
 _LENGTHS: tuple[int, ...] = tuple(length for _, length in _LADDER)
 _LAST_MOMENT = 253_402_214_400_000
-LONGEST = _LENGTHS[-1]
-"""In milliseconds. What is longer waits here first and is then parked again."""
 
 
 def milliseconds(due: datetime | None, now: float) -> int:
@@ -35,7 +34,23 @@ def milliseconds(due: datetime | None, now: float) -> int:
 
 def rung(wait: int) -> str:
     """The label of the rung for a wait in milliseconds."""
-    return RUNGS[min(bisect_left(_LENGTHS, wait), len(RUNGS) - 1)]
+    return RUNGS[_place(wait)]
+
+
+def others(wait: int) -> Iterator[str]:
+    """The rungs that can stand in for it, best first: the longer ones, then the shorter."""
+    place = _place(wait)
+    yield from RUNGS[place + 1 :]
+    yield from reversed(RUNGS[:place])
+
+
+def length(label: str) -> int:
+    """How long a message waits there at most, in milliseconds. What is longer is then parked again."""
+    return _LENGTHS[RUNGS.index(label)]
+
+
+def _place(wait: int) -> int:
+    return min(bisect_left(_LENGTHS, wait), len(RUNGS) - 1)
 
 
 def moment(until: int) -> datetime:

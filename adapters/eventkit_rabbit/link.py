@@ -31,10 +31,16 @@ class Link:
 
     async def open(self) -> Wire:
         """Connect for the first time; the client's own error if that fails."""
+        if self._closed:
+            raise Closed("the connection to RabbitMQ was closed")
         wire = self._wire = await Wire.open(self._to, self._purpose)
         self._up.set()
         self._watch = asyncio.create_task(self._keep(wire), name=f"eventkit rabbit {self._purpose}")
         return wire
+
+    @property
+    def opened(self) -> bool:
+        return self._wire is not None
 
     def now(self) -> Wire | None:
         """The connection, if there is one at this moment."""

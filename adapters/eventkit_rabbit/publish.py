@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiormq import exceptions as amqp
@@ -150,6 +151,16 @@ class Publisher:
             raise
         self._channel = channel
         return channel
+
+    def overdue(self, seconds: float) -> Job | None:
+        """What the broker has had for so long and not confirmed, though it reads what we write."""
+        channel = self._channel
+        if channel is None or channel.closed_by is not None or channel.wire.frames.blocked:
+            return None
+        oldest = channel.oldest
+        if oldest is None or time.monotonic() - oldest[1] < seconds:
+            return None
+        return oldest[0]
 
     async def ready(self) -> None:
         """Have a channel. Bounded by the caller."""

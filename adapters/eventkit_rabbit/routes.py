@@ -55,15 +55,16 @@ class Routes:
     def _retry(self, address: Address, wait: int, now: float, extra: encode.Extra) -> Route:
         if not wait:
             return Route("", self._names.queue(address.name), True, lambda: nowhere(address), extra, True)
-        name = self._names.rung(address.name, delay.rung(wait))
+        label = self._topology.label(address.name, wait)
+        name, longest = self._names.rung(address.name, label), delay.length(label)
 
         def gone() -> Exception:
             self._topology.rungs.discard(name)  # the next one makes it again
             return NotProvisioned(f"the delay queue {name} was deleted from RabbitMQ")
 
         extra = extra._replace(
-            expiration=str(min(wait, delay.LONGEST)),
-            until=round(now * 1000) + wait if wait > delay.LONGEST else None,
+            expiration=str(min(wait, longest)),
+            until=round(now * 1000) + wait if wait > longest else None,
         )
         return Route("", name, True, gone, extra, True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from aiormq import exceptions as amqp
@@ -15,6 +15,7 @@ from eventkit_rabbit import delay, follow
 from eventkit_rabbit.browse import Browser
 from eventkit_rabbit.confirms import Answer, Job
 from eventkit_rabbit.consume import RabbitConsumer
+from eventkit_rabbit.copies import Copies
 from eventkit_rabbit.groups import Groups
 from eventkit_rabbit.link import Link
 from eventkit_rabbit.management import Management
@@ -31,32 +32,39 @@ _START = 10.0
 
 
 class Running:
-    """One connection for publishing, one for all else, so that a publisher that the broker holds back (memory or disk
-    alarm) never keeps consumers from acknowledging."""
+    """One connection for publishing, one for copies (`copies`), one for all else, so that a publisher that the broker
+    holds back (memory or disk alarm) never keeps consumers from acknowledging."""
 
     def __init__(
-        self, publishing: Link, consuming: Link, names: Names, settings: RabbitSettings, management: Management | None
+        self, link: Callable[[str], Link], names: Names, settings: RabbitSettings, management: Management | None
     ) -> None:
-        self._publishing = publishing
-        self._consuming = consuming
+        self._publishing = link("publish")
+        self._consuming = link("consume")
         self._names = names
         self._settings = settings
         self._deadline = settings.publish_timeout.total_seconds()
         self._created: dict[str, Group] = {}
         self._consumers: set[RabbitConsumer] = set()
         self._replies: dict[str, ReplyConsumer] = {}
-        self.topology = Topology(consuming, names)
-        self._groups = Groups(consuming, names, self.topology, management)
+        self.topology = Topology(self._consuming, names)
+        self._groups = Groups(self._consuming, names, self.topology, management)
         self._routes = Routes(self.topology)
-        self.browser = Browser(consuming, names, self.topology)
+        self.browser = Browser(self._consuming, names, self.topology)
         self.publisher = self._publisher(_LIMIT_3)
+        self._copies = Copies(link("copies"), self.topology.silent, self._deadline / 2)
 
     def _publisher(self, limit: int) -> Publisher:
         return Publisher(self._publishing, limit, self._deadline)
 
     @property
     def error(self) -> Exception | None:
-        return self._publishing.error or self._consuming.error
+        away = self._publishing.error or self._consuming.error or self._copies.error
+        if away is None and (job := self.publisher.overdue(self._deadline / 2)) is not None:
+            return TimeoutError(
+                f"RabbitMQ does not confirm what is published to {job.message.address}: a queue that is bound to it "
+                "may have no leader, see rabbitmq-queues quorum_status"
+            )
+        return away
 
     async def open(self) -> None:
         wire = await self._publishing.open()
@@ -75,7 +83,7 @@ class Running:
         if consumers:
             await asyncio.gather(*(consumer.stop(timeout * 0.8) for consumer in consumers), return_exceptions=True)
         left = max(end - asyncio.get_running_loop().time(), 0.1)
-        await asyncio.gather(self._publishing.close(left), self._consuming.close(left))
+        await asyncio.gather(self._publishing.close(left), self._consuming.close(left), self._copies.close(left))
 
     async def provision(self, wanted: Collection[Address | Group], how: Provision) -> None:
         await self.topology.provision(wanted, how)
@@ -102,6 +110,7 @@ class Running:
         answers: list[Answer] = [None] * len(messages)
         await self._make_ready(messages, answers)
         jobs: list[Job] = []
+        copies: list[Job] = []
         requests: dict[str, list[Job]] = {}
         now = time.time()
         for index, message in enumerate(messages):
@@ -114,20 +123,24 @@ class Running:
             elif asks in self._replies:
                 assert asks is not None
                 requests.setdefault(asks, []).append(job)
+            elif message.address.kind in ("retry", "dead"):
+                copies.append(job)
             else:
                 jobs.append(job)
-        work = [(self.publisher, jobs)] if jobs else []
-        work += [(self._replies[name].publisher, own) for name, own in requests.items()]
+        work = [self.publisher.publish(jobs, answers)] if jobs else []
+        work += [self._replies[name].publisher.publish(own, answers) for name, own in requests.items()]
+        if copies:
+            work.append(self._copies.publish(copies, answers, self.publisher.limit))
         if len(work) == 1:
-            await work[0][0].publish(work[0][1], answers)
+            await work[0]
         else:
-            await asyncio.gather(*(publisher.publish(own, answers) for publisher, own in work))
+            await asyncio.gather(*work)
         for index, answer in enumerate(answers):
             if isinstance(answer, amqp.ChannelNotFoundEntity):
                 self.topology.forget()
                 answers[index] = nowhere(messages[index].address)
         if self.topology.young:
-            await self._mature(jobs, answers)
+            await self._mature(copies, answers)
         return answers
 
     async def _mature(self, jobs: Sequence[Job], answers: list[Answer]) -> None:
@@ -139,7 +152,7 @@ class Running:
         held = [job for job in jobs if job.route.routing_key in young and answers[job.place] is None]
         if not held:
             return
-        wire = self._publishing.now()
+        wire = self._copies.now()
         left = max(young[job.route.routing_key] for job in held) - now
         if wire is not None:
             await asyncio.wait([wire.lost], timeout=left)
@@ -160,8 +173,8 @@ class Running:
                     wanted.setdefault((address, ""), []).append(index)
             elif kind == "retry" and message.due is not None:
                 wait = delay.milliseconds(message.due, now := now or time.time())
-                label = delay.rung(wait)
-                if wait and self._names.rung(address.name, label) not in self.topology.rungs:
+                label = self.topology.label(address.name, wait)
+                if wait and not self.topology.knows_rung(self._names.rung(address.name, label)):
                     wanted.setdefault((address, label), []).append(index)
         for (address, label), indices in wanted.items():
             error = await self._make(address, label)

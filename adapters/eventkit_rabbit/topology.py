@@ -16,16 +16,18 @@ from aiormq.abc import AbstractChannel
 
 from eventkit.adapter import Address, Group, Provision
 from eventkit.errors import CapabilityNotSupported, NotProvisioned
+from eventkit_rabbit import delay
 from eventkit_rabbit.delay import RUNGS
 from eventkit_rabbit.link import Link
 from eventkit_rabbit.names import Names, lives_with_consumer
+from eventkit_rabbit.silent import Silent
 from eventkit_rabbit.wire import Wire
 
 _NO_LIMIT = 1_000_000_000
 """Deliveries after which the broker itself gives up. RabbitMQ 4 would do so after 20, a browser's visits included."""
 _PARALLEL = 8
 _YOUNG = 1.5
-"""Seconds. A node that is killed within the first one of a quorum queue loses it (seen on RabbitMQ 3.10, one node)."""
+"""Seconds. A node that is killed within the first one of a quorum queue loses it, or what is in it (`silent`)."""
 
 
 class Found(NamedTuple):
@@ -42,12 +44,17 @@ class Topology:
     def __init__(self, link: Link, names: Names) -> None:
         self._link = link
         self.names = names
+        self.silent = Silent()
         self.exchanges: set[str] = set()
         """Known to be there."""
         self.rungs: set[str] = set()
         """Delay queues known to be there."""
         self.young: dict[str, float] = {}
-        """Delay queues just made, and the loop's time at which they would survive a crash of the broker."""
+        """Delay queues that may have just been made, by us or another process, and the loop's time at which they
+        would survive a crash of the broker."""
+        self._met: set[str] = set()
+        """Delay queues that were there on the connection that is now in use."""
+        self._on: Wire | None = None
         self._probed: set[str] = set()
         """Groups whose ladder was looked through once."""
 
@@ -140,10 +147,19 @@ class Topology:
         for source in sources:
             await channel.queue_bind(queue, self.names.exchange(source), routing_key="#")
 
+    def knows_rung(self, name: str) -> bool:
+        """Nobody needs to ask for this delay queue. After a reconnect it is asked for again: a broker that was killed
+        may have lost it, and another process have just made it anew."""
+        wire = self._link.now()
+        if wire is not None and wire is not self._on:
+            self._on = wire
+            self._met.clear()
+        return name in self._met and name in self.rungs
+
     async def create_rung(self, group: str, label: str) -> str | None:
         """The delay queue's name; None if there is no such group."""
         name = self.names.rung(group, label)
-        if name in self.rungs:
+        if self.knows_rung(name):
             return name
         wire = await self._link.wire()
         if await self._ready(wire, name) is None:
@@ -152,9 +168,21 @@ class Topology:
                 return None
             async with wire.scratch() as channel:
                 await self._declare(channel, name, _dead_letters_to(queue))
-            self.young[name] = asyncio.get_running_loop().time() + _YOUNG
+        self.young[name] = asyncio.get_running_loop().time() + _YOUNG
         self.rungs.add(name)
+        if wire is self._link.now():
+            self._on = wire
+            self._met.add(name)
         return name
+
+    def label(self, group: str, wait: int) -> str:
+        """The rung for a wait in milliseconds, or one that stands in for it while it is silent."""
+        first = delay.rung(wait)
+        if self.silent.is_passed_by(self.names.rung(group, first)):
+            for other in delay.others(wait):
+                if not self.silent.is_passed_by(self.names.rung(group, other)):
+                    return other
+        return first
 
     async def _declare(self, channel: AbstractChannel, queue: str, arguments: dict[str, Any]) -> None:
         try:

@@ -173,6 +173,11 @@ class Wire:
         self._writer.transport.abort()
         self._end(None)
 
+    def abort(self, reason: Exception) -> None:
+        """Give it up at once. Who has something under way on it is told why."""
+        self._end(reason)
+        self._writer.transport.abort()
+
     def _end(self, error: Exception | None) -> None:
         if self.lost.done():
             return

@@ -687,7 +687,6 @@ def test_zero_delay_is_at_once(url: str, due: timedelta | None) -> None:
 def test_a_delay_longer_than_the_ladder_hops(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delay, "_LENGTHS", (250,))
     monkeypatch.setattr(delay, "RUNGS", ("250ms",))
-    monkeypatch.setattr(delay, "LONGEST", 250)
 
     async def work() -> None:
         async with world(url) as w:

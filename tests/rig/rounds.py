@@ -26,6 +26,7 @@ class Killable(Protocol):
 
     name: str
     lease: float
+    young: float
 
     @property
     def proxy(self) -> Way: ...

@@ -61,10 +61,11 @@ class Lanes(Generic[T]):
         self._concurrency = concurrency
         self._later = later
         self._parked: dict[int, T] = {}
-        self._asleep: dict[Hashable, _Lane] = {}
+        self._asleep: dict[Hashable, _Lane[T]] = {}
         self._context = copy_context()
-        self._lanes: dict[Hashable, deque[T]] = {}
-        self._ready: deque[T | _Lane] = deque()
+        self._lanes: dict[Hashable, deque[T] | None] = {}
+        """What waits behind the first item of each key that has one; None: nothing yet, as nearly always."""
+        self._ready: deque[T | _Lane[T]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
         self._awake = 0
@@ -79,41 +80,66 @@ class Lanes(Generic[T]):
         """Run this item: after all earlier ones of its key; None: as soon as a worker is free."""
         if key is None:
             self._ready.append(item)
+        elif key in (lanes := self._lanes):
+            behind = lanes[key]
+            if behind is None:
+                lanes[key] = deque((item,))
+            else:
+                behind.append(item)
+            return
         else:
-            lane = self._lanes.get(key)
-            if lane is not None:
-                lane.append(item)
-                return
-            self._lanes[key] = deque((item,))
-            self._ready.append(_Lane(key))
+            lanes[key] = None
+            self._ready.append(_Lane(key, item))
         if not self._awake:
             self._wake()
 
     @property
     def asleep(self) -> int:
         """Items that are to run again later, and those of their keys behind them."""
-        return len(self._parked) + sum(len(self._lanes[key]) for key in self._asleep)
+        return len(self._parked) + sum(1 + len(self._lanes[key] or ()) for key in self._asleep)
 
     def drop(self, keep: Callable[[T], bool]) -> list[T]:
         """Take out all waiting items that are not to be kept, and give them back."""
         dropped: list[T] = []
         for _ in range(len(self._ready)):
             item = self._ready.popleft()
-            if isinstance(item, _Lane) or keep(item):
+            if isinstance(item, _Lane):
+                if self._thin(item, keep, dropped):
+                    self._ready.append(item)
+                else:
+                    del self._lanes[item.key]
+            elif keep(item):
                 self._ready.append(item)
             else:
                 dropped.append(item)
-        for key, lane in list(self._lanes.items()):
-            waiting = list(lane)
-            lane.clear()
-            for entry in waiting:
-                (lane if keep(entry) else dropped).append(entry)
-            if waiting and key in self._asleep and (not lane or lane[0] is not waiting[0]):
-                self._rouse(key, lane)
+        for lane in list(self._asleep.values()):
+            slept_for = lane.first
+            some = self._thin(lane, keep, dropped)
+            if not some or lane.first is not slept_for:
+                self._rouse(lane, some)
+        waiting = {*self._asleep, *(item.key for item in self._ready if isinstance(item, _Lane))}
+        for key, behind in self._lanes.items():
+            if behind and key not in waiting:  # its first item runs
+                kept = [entry for entry in behind if keep(entry)]
+                dropped += [entry for entry in behind if not keep(entry)]
+                behind.clear()
+                behind.extend(kept)
         for place, entry in list(self._parked.items()):
             if not keep(entry):
                 dropped.append(self._parked.pop(place))
         return dropped
+
+    def _thin(self, lane: _Lane[T], keep: Callable[[T], bool], dropped: list[T]) -> bool:
+        """Take out of a lane whose first item does not run. False: nothing is left of it."""
+        behind = self._lanes[lane.key] or ()
+        kept: deque[T] = deque()
+        for entry in (lane.first, *behind):
+            (kept if keep(entry) else dropped).append(entry)
+        if not kept:
+            return False
+        lane.first = kept.popleft()
+        self._lanes[lane.key] = kept or None
+        return True
 
     def hold(self) -> None:
         """Begin nothing until `free`; what runs goes on."""
@@ -160,14 +186,7 @@ class Lanes(Generic[T]):
                 await self._sleep()
                 continue
             item = ready.popleft()
-            if not isinstance(item, _Lane):
-                lane, first = None, item
-            else:
-                lane = lanes[item.key]
-                if not lane:  # all of it was dropped
-                    del lanes[item.key]
-                    continue
-                first = lane.popleft()
+            first = item.first if isinstance(item, _Lane) else item
             context = base.copy()
             coroutine = run(first)
             try:
@@ -176,12 +195,12 @@ class Lanes(Generic[T]):
                 wait: float | Gate | None = end.value
             else:
                 wait = await self._rest(coroutine, context, waits_for)
-            if isinstance(item, _Lane) and lane is not None:
+            if isinstance(item, _Lane):
                 if wait is not None:
-                    lane.appendleft(first)
                     self._asleep[item.key] = item
                     self._when(wait, functools.partial(self._ready_again, item))
-                elif lane:
+                elif behind := lanes[item.key]:
+                    item.first = behind.popleft()
                     ready.append(item)
                 else:
                     del lanes[item.key]
@@ -233,17 +252,17 @@ class Lanes(Generic[T]):
 
         self._when(wait, again)
 
-    def _rouse(self, key: Hashable, lane: deque[T]) -> None:
+    def _rouse(self, lane: _Lane[T], some: bool) -> None:
         """What this lane slept for was taken out: those behind it need not wait."""
-        del self._asleep[key]
-        if lane:
-            self._ready.append(_Lane(key))
+        del self._asleep[lane.key]
+        if some:
+            self._ready.append(_Lane(lane.key, lane.first))
             if not self._awake:
                 self._wake()
         else:
-            del self._lanes[key]
+            del self._lanes[lane.key]
 
-    def _ready_again(self, lane: _Lane) -> None:
+    def _ready_again(self, lane: _Lane[T]) -> None:
         if self._asleep.get(lane.key) is not lane:
             return  # what it slept for was taken out meanwhile
         del self._asleep[lane.key]
@@ -275,13 +294,14 @@ def take_back_cancellation() -> None:
         task.uncancel()
 
 
-class _Lane:
-    """A lane that is ready, in the queue of what is."""
+class _Lane(Generic[T]):
+    """The first item of a key, in the queue of what is ready, running or asleep."""
 
-    __slots__ = ("key",)
+    __slots__ = ("first", "key")
 
-    def __init__(self, key: Hashable) -> None:
+    def __init__(self, key: Hashable, first: T) -> None:
         self.key = key
+        self.first = first
 
 
 @types.coroutine

@@ -175,8 +175,8 @@ CORE = (
     Mutant(
         "a key is no lane",
         _LANES,
-        "            if lane is not None:\n                lane.append(item)\n                return\n",
-        "            if lane is not None:\n                self._ready.append(item)\n                return\n",
+        "            if behind is None:\n                lanes[key] = deque((item,))\n",
+        "            if behind is None:\n                self._ready.append(item)\n",
         "O2",
     ),
     Mutant(

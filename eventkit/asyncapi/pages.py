@@ -40,8 +40,8 @@ def page(document: Mapping[str, Any]) -> str:
         release=html.escape(info["version"]),
         about=_paragraph(info.get("description")),
         style=_static("page.css"),
-        map=_map(found, retries=False),
-        map_with_retries=_map(found, retries=True),
+        map=drawn(found, retries=False),
+        map_with_retries=drawn(found, retries=True),
         services="".join(_service(name, found) for name in found.services),
         messages="".join(_message(note, found, document) for note in sorted(found.notes, key=_by_place)),
         count=len(found.notes),
@@ -63,7 +63,8 @@ def _policy(scripts: list[str]) -> str:
     )
 
 
-def _map(found: Chart, *, retries: bool) -> str:
+def drawn(found: Chart, *, retries: bool) -> str:
+    """The map as a part of a page. DocumentError, if the extra `docs` is not installed."""
     drawn = to_svg(to_d2(found, retries=retries), salt="retries" if retries else "plain")
 
     def sized(found_: re.Match[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from eventkit.cli import dead_letters, docs, doctor, health, new, produce, request, run, status, tail, topics
+from eventkit.cli import dead_letters, docs, doctor, health, new, produce, request, run, status, tail, topics, ui
 from eventkit.cli.asked import Teaching
 from eventkit.cli.root import Root
 
@@ -22,6 +22,7 @@ app.command(cls=Teaching)(produce.send)
 app.command(cls=Teaching)(request.request)
 app.command()(status.status)
 app.command()(tail.tail)
+app.command()(ui.ui)
 app.command()(doctor.doctor)
 app.command()(health.health)
 

@@ -88,19 +88,19 @@ def run(
     broker: str | None,
     url: str | None,
     *,
-    alone: str = _ALONE,
+    alone: str | None = _ALONE,
     source: str | None = "eventkit-cli",
     provision: Provision | None = Provision.VALIDATE,
 ) -> T:
     """Do it on the broker that the environment names; what is wrong is said in one line.
 
-    `alone`: what is said of the memory broker. `source` and `provision`: as for `connect`, where None is what the
-    environment says; by default nothing is created on the broker.
+    `alone`: what is said of the memory broker; None: it will do. `source` and `provision`: as for `connect`, where
+    None is what the environment says; by default nothing is created on the broker.
     """
     named = broker or "the broker"
     try:
         named = broker or read_settings(discovery.installed()).broker
-        if named == "memory":
+        if named == "memory" and alone is not None:
             fail(alone)
         return asyncio.run(_connected(work, named, url, source, provision))
     except (SettingsError, DeclarationError) as error:

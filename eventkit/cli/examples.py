@@ -73,6 +73,12 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "eventkit dead-letters discard 01a210be-c91e --group shipping",
         "eventkit dead-letters discard --group shipping --type OrderPlaced --yes",
     ),
+    "ui": (
+        "eventkit ui shop.orders:service shop.payments:service",
+        "eventkit ui shop.orders:service --port 0 --no-browser --read-only",
+        "eventkit ui shop.orders:service --host 0.0.0.0 --allow-host events.example  # prints a token",
+        "eventkit ui --run shop.orders:service  # runs it too, so that it works in memory as well",
+    ),
     "topics": ("eventkit topics show shop.orders:service",),
     "topics show": (
         "eventkit topics show shop.orders:service",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from eventkit import batching
-from eventkit.adapter import RELEASE, Adapter, Consumer, Delivery, Done, Group, Move, Release, Settlement
+from eventkit.adapter import Adapter, Consumer, Delivery, Done, Group, Move, Release, Settlement
 from eventkit.clock import Clock, sleep
 from eventkit.gathering import Gathered, Item, Joined
 from eventkit.headers import SUSPECT
@@ -63,7 +63,15 @@ class Consuming:
         outcomes.crowded = lambda: self._lanes.asleep * 2 > self.budget
         self._said_stalled = -_SAY_AGAIN
         self._suspects = suspects
-        suspects.join(self._lanes, self._settle, lambda delivery: self._started.add(id(delivery)), self._flush)
+        suspects.join(
+            self._lanes,
+            self._settle,
+            lambda delivery: self._started.add(id(delivery)),
+            self._run_instead,
+            self._flush,
+            self.budget,
+        )
+        self._trials = suspects.trials
 
     @property
     def held(self) -> int:
@@ -127,6 +135,12 @@ class Consuming:
         if over > 0:
             await self._wait_for(list(held)[:over])
 
+    def _run_instead(self, delivery: Delivery, stand_in: Delivery) -> None:
+        """Run the second, which settles as the first would."""
+        del self._held[id(delivery)]
+        self._held[id(stand_in)] = stand_in
+        self._lanes.add(stand_in.message.key, stand_in)
+
     def _put_off(self, batch: Sequence[Delivery]) -> None:
         """Suspects are the exception."""
         for delivery in batch:
@@ -152,7 +166,8 @@ class Consuming:
         self._suspects.put_back(belongs)
         mine = [(key, delivery) for key, delivery in self._held.items() if belongs(delivery)]
         last = max((at for at, (key, d) in enumerate(mine) if key in self._started or needed(d)), default=-1)
-        self._forget(key for key, _ in mine[last + 1 :])
+        for delivery in self._forget(key for key, _ in mine[last + 1 :]):
+            self._suspects.ended(id(delivery))
         with self._hurried():
             await self._wait_for([key for key, _ in mine[: last + 1]])
 
@@ -185,7 +200,7 @@ class Consuming:
         last = max((at for at, (key, _) in enumerate(waiting) if key in self._started), default=-1) if in_order else -1
         given_back = self._forget(key for at, (key, _) in enumerate(waiting) if at > last and key not in self._started)
         for delivery in given_back:
-            consumer.settle(delivery, RELEASE)
+            self._give_back(consumer, delivery)
         try:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + timeout):
                 with self._hurried():
@@ -203,10 +218,14 @@ class Consuming:
         await self._suspects.stop()
         await self._lanes.close()
         for delivery in (*left, *self._held.values()):  # what is held still had joined a batch that was not begun
-            consumer.settle(delivery, RELEASE)
+            self._give_back(consumer, delivery)
         self._held.clear()
         await consumer.stop(max(ends - time.monotonic(), 1.0))
         self._consumer = None
+
+    def _give_back(self, consumer: Consumer, delivery: Delivery) -> None:
+        consumer.settle(delivery, self._suspects.given_back(delivery))
+        self._suspects.ended(id(delivery))
 
     def _forget(self, keys: Iterable[int]) -> list[Delivery]:
         """Take deliveries that have not started out of the lanes."""
@@ -241,7 +260,7 @@ class Consuming:
             how = await self._outcomes.decide(item)
         except asyncio.CancelledError:
             if self._outcomes.aborting:
-                how = RELEASE
+                how = self._suspects.given_back(item)
             else:  # left behind by a handler, and come while its outcome was being told: decide again
                 take_back_cancellation()
                 how = Wait(0.0)
@@ -251,7 +270,7 @@ class Consuming:
             )
             self._outcomes.forget(item)
             await sleep(self._clock, _SETTLE_AGAIN)
-            how = RELEASE
+            how = self._suspects.given_back(item)
         if not isinstance(how, (Done, Move, Release)):
             if isinstance(how, Joined):
                 return None  # settled with its batch, and as good as started until then
@@ -266,6 +285,8 @@ class Consuming:
                 except Exception as error:  # noqa: BLE001 as in `_settle`
                     self.unsettled(item, how, error)
             del self._held[key]
+            if self._trials:
+                self._suspects.ended(key)
             if self._waiters:
                 self._tell_waiters(key)
         else:
@@ -278,7 +299,7 @@ class Consuming:
             answers = await batching.decide(self._outcomes, batch)
         except asyncio.CancelledError:
             if self._outcomes.aborting:
-                answers = [RELEASE] * len(batch.items)
+                answers = [self._suspects.given_back(item.arrived) for item in batch.items]
             else:
                 take_back_cancellation()
                 answers = [Wait(0.0)] * len(batch.items)
@@ -287,7 +308,7 @@ class Consuming:
             for item in batch.items:
                 self._outcomes.forget(item.arrived)
             await sleep(self._clock, _SETTLE_AGAIN)
-            answers = [RELEASE] * len(batch.items)
+            answers = [self._suspects.given_back(item.arrived) for item in batch.items]
         for item, how in zip(batch.items, answers, strict=True):
             if isinstance(how, Wait):
                 self._started.discard(id(item.arrived))
@@ -309,6 +330,8 @@ class Consuming:
         self._started.discard(key)
         if self._gatherer is not None:
             self._gatherer.settled(delivery)
+        if self._trials:
+            self._suspects.ended(key)
         if self._waiters:
             self._tell_waiters(key)
 

@@ -54,19 +54,20 @@ def wait(delivery: Delivery, group: Group, *, due: datetime | None) -> Message:
 class Suspicion(NamedTuple):
     """What is known of a message that may have killed its process."""
 
-    runs: int
-    """How often it was run alone and its process died; of one that is to run alone, this time included."""
+    deaths: int
+    """How often its process died while it was on trial."""
     moves: int
     """How many copies of it there were as a suspect."""
-    alone: bool
-    """Is it to be run alone, as soon as it comes?"""
+    trial: int
+    """How often it may come until it is to have begun: it runs as soon as it comes where there is room for its trial.
+    0: it waits for one."""
 
 
 def suspect(delivery: Delivery, group: Group, known: Suspicion, *, due: datetime | None = None) -> Message:
     """To come back as a suspect: the attempt stays as it is."""
     moves = known.moves + 1
-    said = f"{known.runs} {moves}{' alone' if known.alone else ''}"
-    step = f"suspect.{attempt(delivery.message)}.{moves}"
+    said = f"{known.deaths} {moves} {known.trial}"
+    step = f"suspect.{attempt(delivery.message)}.{waits(delivery.message)}.{moves}"
     return _to_retry(delivery, group, due, step, {h.SUSPECT: said}, None)
 
 
@@ -75,11 +76,10 @@ def suspicion(message: Message) -> Suspicion | None:
     said = message.headers.get(h.SUSPECT)
     if said is None:
         return None
-    runs, _, rest = said.partition(" ")
-    moves, _, alone = rest.partition(" ")
-    if not (_is_number(runs) and _is_number(moves)):
-        return Suspicion(0, 0, alone=False)
-    return Suspicion(int(runs), int(moves), alone=alone == "alone")
+    numbers = said.split(" ")
+    if len(numbers) != len(Suspicion._fields) or not all(map(_is_number, numbers)):
+        return Suspicion(0, 0, trial=0)
+    return Suspicion(*map(int, numbers))
 
 
 def dead(

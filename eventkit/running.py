@@ -27,7 +27,8 @@ from eventkit.outgoing import Emitter
 from eventkit.publishing import Publisher
 from eventkit.redacting import Redactor
 from eventkit.service import Service
-from eventkit.suspects import Silence, Suspects
+from eventkit.silence import Silence
+from eventkit.suspects import Suspects
 from eventkit.telling import Counts, Telling
 from eventkit.threads import Threads
 from eventkit.watching import Watch

@@ -167,10 +167,11 @@ class Service(Router):
     type that its return annotation names. `concurrency` is how many messages are handled at once (per replica and
     group). `middleware` goes around each handler call, the first outermost. `retry` and `timeout` (of one attempt;
     None: no limit) are for handlers that say none. `start` is where its groups begin when they are new: "now", or
-    "earliest" where the broker can. `quarantine_after` is how often a process may die with a message in hand until
-    that is a dead letter, `quarantined`: the last half of these times it runs alone in its process, so that no other
-    is blamed, and out of its key's order. Stops and deploys do not count. None: never. `stop_timeout` is how long a
-    stop waits for running handlers. `order_across_replicas`: messages of one key keep their order also while several
+    "earliest" where the broker can. `quarantine_after` is how often a process may die with a message on trial
+    until that is a dead letter, `quarantined`. On trial is what was delivered for the third time: among few others at
+    first, then alone in its process, at least the last two times (three of five), so that no other is blamed, and out
+    of its key's order. Stops and deploys do not count. None: never. `stop_timeout` is how long a stop waits for running
+    handlers. `order_across_replicas`: messages of one key keep their order also while several
     replicas run; False: only inside each replica. Where the broker cannot keep it, the start raises
     CapabilityNotSupported: see the table of guarantees.
 

@@ -20,7 +20,7 @@ CORE = (
     Mutant(
         "settle although the handler was cancelled by a stop",
         _CONSUMING,
-        "            if self._outcomes.aborting:\n                how = RELEASE\n",
+        "            if self._outcomes.aborting:\n                how = self._suspects.given_back(item)\n",
         "            if self._outcomes.aborting:\n                how = Done()\n",
         "D6",
     ),
@@ -231,10 +231,18 @@ CORE = (
     Mutant(
         "a suspect is condemned without a trial",
         _SUSPECTS,
-        "            self._move(delivery, Suspicion(0, 0, alone=False))\n        elif not known.alone:",
-        "            self._task(delivery, self._quarantine(delivery))\n        elif not known.alone:",
+        "            self._wait(delivery, Suspicion(0, 0, trial=0))\n            return\n",
+        "            self._task(delivery, self._quarantine(delivery))\n            return\n",
         "F13",
         "redis",
+    ),
+    Mutant(
+        "begin a trial while its original is not settled for sure",
+        _SUSPECTS,
+        "                await self._flush(_FLUSH)\n            except Exception as error:",
+        "                pass\n            except Exception as error:",
+        "F13",
+        "rabbit",
     ),
     Mutant(
         "a suspect runs beside others",

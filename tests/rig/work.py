@@ -14,8 +14,7 @@ SERVICE, AUDIT = "rig", "rig.audit"
 """The groups: one does the work, the other gets a copy of every event."""
 ATTEMPTS = 3
 QUARANTINE = "RIG_QUARANTINE_AFTER"
-"""The variable that sets the service's `quarantine_after`; absent: never. Processes that are killed from outside look
-like a crash loop: what they held would run alone, one by one, and a few would be given up on, as it should be."""
+"""The variable that sets the service's `quarantine_after`; 0: never; absent: the library's default."""
 
 EVENTS = ("ordered", "plain", "fails", "delayed", "doomed", "exhausted")
 """What becomes of an event: handled in the order of its key; handled, in any order; handled on its second attempt;
@@ -58,9 +57,9 @@ def service(journal: Journal) -> Service:
     """The service that each replica runs."""
     retry = Retry(attempts=ATTEMPTS, first_delay=timedelta(seconds=0.3), factor=1.5)
     said = os.environ.get(QUARANTINE, "")
-    found = Service(
-        SERVICE, retry=retry, stop_timeout=timedelta(seconds=5), quarantine_after=int(said) if said else None
-    )
+    found = Service(SERVICE, retry=retry, stop_timeout=timedelta(seconds=5))
+    if said:
+        found.quarantine_after = int(said) or None
 
     @found.handler
     async def told(event: Told, context: Context) -> Followed | None:

@@ -129,12 +129,12 @@ CORE = (
         _OUTCOMES,
         "        except BaseException as error:  # noqa: BLE001 whatever a handler raises is a failure of its message\n"
         "            return self._blame(error)\n"
-        "        self.counts.handled += 1\n",
+        "        if self.telling.each:\n",
         "        except BaseException as error:  # noqa: BLE001 whatever a handler raises is a failure of its message\n"
         "            if call.outgoing:\n"
         "                await self.emitter.succeeded(entry, delivery, None, call.outgoing)\n"
         "            return self._blame(error)\n"
-        "        self.counts.handled += 1\n",
+        "        if self.telling.each:\n",
         "F15",
     ),
     Mutant(

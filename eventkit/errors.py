@@ -12,7 +12,8 @@
     ├── InvalidMessage           a message or header that must not go on the wire
     ├── PublishError             the broker did not confirm; `failures` says which message and why
     │   ├── MessageTooLarge      larger than the broker takes (an InvalidMessage too)
-    │   └── NoOwner              a command whose service has no inbox on this broker
+    │   ├── NoOwner              a command whose service has no inbox on this broker
+    │   └── NotReplicated        the broker has it, but too few of its replicas: a failover may lose it
     ├── UndecodableMessage       a received message that cannot become its class
     ├── ProcessDied              a received message that killed its process again and again
     ├── UnknownMessage           a received command of a type that nobody here handles
@@ -125,6 +126,10 @@ class MessageTooLarge(PublishError, InvalidMessage):
 
 class NoOwner(PublishError):
     """A command was sent to a service that has no inbox on this broker."""
+
+
+class NotReplicated(PublishError):
+    """The broker has the message, but fewer of its replicas than were asked for: a failover may lose it."""
 
 
 class UndecodableMessage(EventkitError, ValueError):

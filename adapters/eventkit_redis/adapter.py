@@ -32,6 +32,7 @@ from eventkit_redis.consume import Links, StreamConsumer
 from eventkit_redis.keys import Keys
 from eventkit_redis.link import Connect, Link
 from eventkit_redis.publish import Publisher
+from eventkit_redis.replicated import Replicated
 from eventkit_redis.replies import ReplyConsumer
 from eventkit_redis.settings import RedisSettings
 from eventkit_redis.trim import Trimmer
@@ -40,7 +41,8 @@ log = logging.getLogger("eventkit.redis")
 
 
 class RedisAdapter:
-    """One connection that writes, one for leases and what is due, and one for each consumer."""
+    """One connection that writes, one for leases and what is due, and one for each consumer; one more for what is
+    published, where that waits for replicas."""
 
     name: ClassVar[str] = "redis"
     settings: ClassVar[type[RedisSettings]] = RedisSettings
@@ -65,6 +67,8 @@ class RedisAdapter:
         self._connect: Connect | None = None
         self._link: Link | None = None
         self._upkeep: Link | None = None
+        self._publishing: Link | None = None
+        self._replicated: Replicated | None = None
         self._publisher: Publisher | None = None
         self._trimmer: Trimmer | None = None
         self._consumers: set[StreamConsumer | ReplyConsumer] = set()
@@ -78,7 +82,8 @@ class RedisAdapter:
 
     @property
     def error(self) -> Exception | None:
-        return None if self._link is None else self._link.error
+        links = (self._link, self._publishing)
+        return next((link.error for link in links if link is not None and link.error is not None), None)
 
     async def start(self, timeout: float) -> Limits:
         try:
@@ -87,19 +92,24 @@ class RedisAdapter:
                     name = self._connection.client
                     self._connect = await look(self._adopted, lambda client: server.connector(client, name))
                 else:
-                    self._faststream = server.broker(self._connection, self._settings)
-                    self._connect = server.connector(await self._faststream.connect())
+                    self._faststream, sentinels = server.broker(self._connection, self._settings)
+                    self._connect = server.connector(await self._faststream.connect(), sentinels=sentinels)
                 self._link = Link(self._connect, "writing")
                 await self._link.open(timeout)
                 self._upkeep = Link(self._connect, "upkeep", loud=False)
                 await self._upkeep.open(timeout)
-                takes = await server.inspect(self._link)
+                if self._settings.wait:
+                    self._publishing = Link(self._connect, "publishing")
+                    await self._publishing.open(timeout)
+                    self._replicated = Replicated(self._publishing, self._settings)
+                takes = await server.inspect(self._link, self._settings.wait)
         except BaseException:
             await self.stop(1.0)
             raise
         largest = min(self._settings.message_bytes, takes)
         self._trimmer = Trimmer(self._upkeep, self._keys, self._settings)
-        self._publisher = Publisher(self._link, self._keys, self._settings, largest, self._trimmer)
+        writer = self._replicated or self._link
+        self._publisher = Publisher(writer, self._keys, self._settings, largest, self._trimmer)
         return Limits(message_bytes=largest)
 
     async def provision(self, wanted: Collection[Address | Group], how: Provision) -> None:
@@ -162,14 +172,17 @@ class RedisAdapter:
         await asyncio.gather(*(consumer.stop(timeout) for consumer in consumers))
         if self._trimmer is not None:
             await self._trimmer.stop(timeout)
-        for link in (self._link, self._upkeep):
+        for link in (self._link, self._publishing, self._upkeep):
             if link is not None:
                 await link.close()
+        if self._replicated is not None:
+            await self._replicated.close()
         if self._faststream is not None:
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(max(timeout, 0.1)):
                     await self._faststream.stop()
         self._link = self._upkeep = self._publisher = self._trimmer = self._faststream = self._connect = None
+        self._publishing = self._replicated = None
 
     def _started(self) -> tuple[Link, Publisher]:
         if self._link is None or self._publisher is None:

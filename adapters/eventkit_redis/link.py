@@ -12,7 +12,7 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from redis.asyncio.connection import AbstractConnection
@@ -22,7 +22,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 log = logging.getLogger("eventkit.redis")
 
-Connect: TypeAlias = Callable[[], AbstractConnection]
+Connect: TypeAlias = Callable[[], Awaitable[AbstractConnection]]
+"""Makes a connection that is connected, or raises redis-py's own error."""
 Argument: TypeAlias = bytes | str | int
 
 WRITE: Final = 1 << 20
@@ -92,13 +93,8 @@ class Link:
 
     async def open(self, timeout: float) -> None:
         """Connect once. Raises redis-py's own error; then nothing is open."""
-        connection = self._connect()
-        try:
-            async with asyncio.timeout(timeout):
-                await connection.connect()  # type: ignore[no-untyped-call]
-        except BaseException:
-            await _disconnect(connection)
-            raise
+        async with asyncio.timeout(timeout):
+            connection = await self._connect()
         self._adopt()
         loop = asyncio.get_running_loop()
         self._task = loop.create_task(self._run(connection), name=f"eventkit-redis-{self._role}")
@@ -165,7 +161,7 @@ class Link:
                 ended = await asyncio.gather(reading, writing, return_exceptions=True)
                 self._up.clear()
                 self._reading = None
-                await _disconnect(connection)
+                await disconnect(connection)
             lost = next((end for end in ended if isinstance(end, Exception)), None)
             self.error = lost or self._stalled or RedisConnectionError("the connection was closed")
             self._fail(self.error, unsent=False)
@@ -175,16 +171,11 @@ class Link:
             connection = None
 
     async def _reconnected(self) -> tuple[AbstractConnection | None, Exception | None]:
-        connection = self._connect()
         try:
             async with asyncio.timeout(5.0):
-                await connection.connect()  # type: ignore[no-untyped-call]
+                connection = await self._connect()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next try may do better
-            await _disconnect(connection)
             return None, error
-        except BaseException:
-            await _disconnect(connection)
-            raise
         self._adopt()
         return connection, None
 
@@ -254,6 +245,17 @@ class Link:
             self._queue.popleft().end(error)
 
 
-async def _disconnect(connection: AbstractConnection) -> None:
+async def connected(connection: AbstractConnection) -> AbstractConnection:
+    """This connection, connected. If that fails, nothing of it is left open."""
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+    except BaseException:
+        await disconnect(connection)
+        raise
+    return connection
+
+
+async def disconnect(connection: AbstractConnection) -> None:
+    """Whatever state it is in."""
     with contextlib.suppress(RedisError, OSError, TimeoutError):
         await connection.disconnect(nowait=True)

@@ -19,6 +19,7 @@ from eventkit_redis import codec
 from eventkit_redis import scripts as lua
 from eventkit_redis.keys import Keys
 from eventkit_redis.link import Call, Link, command, script
+from eventkit_redis.replicated import Replicated
 from eventkit_redis.settings import RedisSettings
 from eventkit_redis.trim import Trimmer
 
@@ -45,7 +46,9 @@ class _Target(NamedTuple):
 class Publisher:
     """The sending side of one adapter."""
 
-    def __init__(self, link: Link, keys: Keys, settings: RedisSettings, largest: int, trimmer: Trimmer) -> None:
+    def __init__(
+        self, link: Link | Replicated, keys: Keys, settings: RedisSettings, largest: int, trimmer: Trimmer
+    ) -> None:
         self._link = link
         self._keys = keys
         self._settings = settings

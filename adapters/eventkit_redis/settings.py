@@ -19,6 +19,15 @@ class RedisSettings(BaseSettings):
 
     tls: Tls = Tls()
     credentials: Credentials = Credentials()
+    sentinel: Credentials = Credentials()
+    """For the Sentinels of a redis+sentinel:// URL, where they ask for a password. None: they are asked without."""
+    wait: int = Field(default=0, ge=0, le=10)
+    """A publish succeeds when so many replicas have it too (Redis' `WAIT`). Answered with NotReplicated where fewer
+    have it after `wait_timeout`. 0: when the primary has it; a failover may then lose it."""
+    wait_timeout: timedelta = Field(
+        default=timedelta(seconds=1), ge=timedelta(milliseconds=10), le=timedelta(seconds=5)
+    )
+    """How long to wait for the replicas. All that is published meanwhile waits behind."""
     lease: timedelta = Field(default=timedelta(seconds=30), ge=timedelta(milliseconds=200), le=timedelta(hours=12))
     """How long a message stays with a consumer that is not heard of; then another takes it over. A living consumer
     renews it every third of that, however long its handler runs. The replicas of a group should agree on it."""

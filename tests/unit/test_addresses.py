@@ -7,6 +7,7 @@ import os
 import pytest
 from pydantic import SecretStr
 
+from eventkit.adapter import Connection
 from eventkit.errors import SettingsError
 from eventkit.security import Credentials
 from eventkit_kafka.settings import Url
@@ -14,6 +15,9 @@ from eventkit_nats.settings import NatsSettings
 from eventkit_nats.settings import Target as NatsTarget
 from eventkit_rabbit.settings import RabbitSettings
 from eventkit_rabbit.target import target as rabbit
+from eventkit_redis import RedisSettings
+from eventkit_redis.sentinel import Sentinels
+from eventkit_redis.server import broker
 
 SECRET = "hunter2-and-more"
 
@@ -68,3 +72,45 @@ def test_a_wrong_address_of_rabbit(url: str) -> None:
 def test_the_clients_of_a_cluster_spread_over_it() -> None:
     found = rabbit("amqp://one,two,three", RabbitSettings(), "test")
     assert {found.nodes()[0].host for _ in range(200)} == {"one", "two", "three"}
+
+
+def redis(url: str, **settings: Credentials) -> Sentinels | None:
+    connection = Connection(url=SecretStr(url), namespace="", client="test", settings=None)
+    return broker(connection, RedisSettings(**settings))[1]  # type: ignore[arg-type]
+
+
+def test_redis_by_its_sentinels() -> None:
+    found = redis("redis+sentinel://user:p%40ss@one:26380,two,[::1]:26381/main/3")
+    assert found is not None
+    assert found.hosts == (("one", 26380), ("two", 26379), ("::1", 26381))
+    assert (found.name, found.url) == ("main", "redis://user:p%40ss@localhost/3")
+    assert found.login == {}, "the user of the Redis is none of the Sentinels'"
+
+
+def test_the_sentinels_have_credentials_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTKIT_REDIS__SENTINEL__PASSWORD", SECRET)
+    found = redis("rediss+sentinel://one/main")
+    assert found is not None
+    assert found.login == {"password": SECRET}
+    assert found.url == "rediss://localhost/0"
+    assert SECRET not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        (f"redis+sentinel://user:{SECRET}@one,two", "the name that they have for the primary"),
+        (f"redis+sentinel://user:{SECRET}@one,two/", "the name that they have for the primary"),
+        (f"redis+sentinel://user:{SECRET}@one,/main", "EVENTKIT_URL is no URL of a Redis"),
+        (f"redis+sentinel://user:{SECRET}@one:port/main", "EVENTKIT_URL is no URL of a Redis"),
+        (f"redis+sentinel://user:{SECRET}@one/main/second", "EVENTKIT_URL is no URL of a Redis"),
+    ],
+)
+def test_a_wrong_address_of_sentinels(url: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=says) as raised:
+        redis(url)
+    assert SECRET not in str(raised.value)
+
+
+def test_one_redis_has_no_sentinels() -> None:
+    assert redis("redis://one:6379/3") is None

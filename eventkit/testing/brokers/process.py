@@ -161,6 +161,18 @@ class Server:
             shutil.rmtree(self._folder, ignore_errors=True)
             _running.discard(self)
 
+    @property
+    def alive(self) -> bool:
+        """Does the server itself run?"""
+        return self._alive(self._programs[-1])
+
+    def send(self, number: signal.Signals) -> None:
+        """To the server itself, such as SIGSTOP: it stands still until SIGCONT."""
+        with self._lock:
+            if self.alive:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._kept[self._programs[-1].name][1], number)
+
     def stop_at_exit(self) -> None:
         """`stop()`, but not in a child that was forked from the process that owns the server."""
         if os.getpid() == self._owner:

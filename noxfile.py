@@ -111,11 +111,15 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
-def crash(session: nox.Session) -> None:
-    """The crash rig, long: 100 kills on each broker; what was seen goes to docs/reliability.md. Arguments: brokers,
-    --rounds, --seed."""
+@nox.parametrize("servers", ["one", "cluster"], ids=["one", "cluster"])
+def crash(session: nox.Session, servers: str) -> None:
+    """The crash rig, long: kills on each broker; what was seen goes to docs/reliability.md. With a cluster of three
+    servers, the leader's. Arguments: brokers, --rounds (100 kills of one server, 12 in a cluster), --seed."""
     session.install("-e", ".[all]", *groups("test"))
-    session.run("python", "-m", "tests.rig", "--page", "docs/reliability.md", *session.posargs)
+    cluster = ["--cluster", "--rounds", "12"] if servers == "cluster" else []
+    if cluster and not session.posargs:
+        session.run("pytest", "tests/rig/clusters", env={"EVENTKIT_TEST_CLUSTERS": "1"})
+    session.run("python", "-m", "tests.rig", "--page", "docs/reliability.md", *cluster, *session.posargs)
 
 
 @nox.session

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
@@ -29,7 +29,7 @@ class Killable(Protocol):
     young: float
 
     @property
-    def proxy(self) -> Way: ...
+    def proxy(self) -> Way | None: ...
     def kill(self) -> None: ...
     def start(self) -> None: ...
     def restart(self) -> None: ...
@@ -57,17 +57,29 @@ class Round(NamedTuple):
 STOP = 20.0
 """Seconds within which a process ends that is told to."""
 
-KILLS = {"replica": 4, "replicas": 1, "producer": 2, "broker": 4}
-ALSO = {"": 6, "pause": 3, "stop": 1, "cut": 1, "refuse": 1, "stall": 1, "forget": 1, "restart": 1}
+
+class Weights(NamedTuple):
+    """How often each is drawn."""
+
+    kills: Mapping[str, int]
+    also: Mapping[str, int]
 
 
-def draw(seed: int, count: int, lease: float) -> list[Round]:
+ONE_SERVER = Weights(
+    {"replica": 4, "replicas": 1, "producer": 2, "broker": 4},
+    {"": 6, "pause": 3, "stop": 1, "cut": 1, "refuse": 1, "stall": 1, "forget": 1, "restart": 1},
+)
+CLUSTER = Weights({"leader": 8, "replica": 1, "producer": 1}, {"": 6, "pause": 3, "stop": 1})
+"""There is no proxy of ours between a client and the servers that a cluster tells it of."""
+
+
+def draw(seed: int, count: int, lease: float, weights: Weights = ONE_SERVER) -> list[Round]:
     """The same for the same seed."""
     rng = random.Random(seed)
 
     def one() -> Round:
-        (kills,) = rng.choices(list(KILLS), list(KILLS.values()))
-        (also,) = rng.choices(list(ALSO), list(ALSO.values()))
+        (kills,) = rng.choices(list(weights.kills), list(weights.kills.values()))
+        (also,) = rng.choices(list(weights.also), list(weights.also.values()))
         if kills == "broker" and also == "restart":
             also = "cut"
         lasts = rng.choice((rng.uniform(0.1, 1.0), rng.uniform(lease, lease * 1.6)))
@@ -84,7 +96,7 @@ def play(round_: Round, broker: Killable, members: Sequence[Member]) -> None:
 
 
 def _kill(round_: Round, broker: Killable, members: Sequence[Member]) -> None:
-    if round_.kills == "broker":
+    if round_.kills in ("broker", "leader"):
         broker.kill()
         time.sleep(round_.down)
         broker.start()
@@ -108,16 +120,17 @@ def _also(round_: Round, broker: Killable, members: Sequence[Member]) -> Iterato
     ways: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         "pause": (other.pause, other.resume),
         "stop": (other.ask_to_stop, lambda: _start_again(other, life)),
-        "cut": (broker.proxy.cut, broker.proxy.mend),
-        "refuse": (broker.proxy.refuse, broker.proxy.mend),
-        "stall": (broker.proxy.stall, broker.proxy.mend),
-        "forget": (broker.proxy.forget, broker.proxy.mend),
         "restart": (broker.restart, lambda: None),
     }
     if not round_.also:
         yield
         return
-    begin, end = ways[round_.also]
+    if round_.also in ways:
+        begin, end = ways[round_.also]
+    else:
+        way = broker.proxy
+        assert way is not None
+        begin, end = getattr(way, round_.also), way.mend
     begin()
     try:
         yield

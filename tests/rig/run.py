@@ -20,7 +20,7 @@ from eventkit.errors import UndecodableMessage
 from tests.rig.checker import About, Checker, Count
 from tests.rig.journal import Journal, Reader
 from tests.rig.members import Member
-from tests.rig.rounds import Killable, Round, draw, play
+from tests.rig.rounds import ONE_SERVER, Killable, Round, Weights, draw, play
 from tests.rig.work import AUDIT, COMMAND, SERVICE, Do, Told, service
 
 REPLICAS, PRODUCERS = 2, 2
@@ -69,13 +69,22 @@ class Result:
         return self.count.good and not self.red and not self.left
 
 
-def run(target: Target, seed: int, rounds: int, say: Say, *, calm: float = 3.0, keep: Path | None = None) -> Result:
+def run(
+    target: Target,
+    seed: int,
+    rounds: int,
+    say: Say,
+    *,
+    weights: Weights = ONE_SERVER,
+    calm: float = 3.0,
+    keep: Path | None = None,
+) -> Result:
     """`calm`: seconds of load after the last failure. `keep`: a folder for the files that the processes write; None:
     they are removed unless something is wrong, and then their folder is said."""
     folder = keep or Path(tempfile.mkdtemp(prefix=f"eventkit-rig-{target.name}-"))
     folder.mkdir(parents=True, exist_ok=True)
     say(f"{target.name}: seed {seed}, {rounds} rounds; {folder}")
-    result = _Run(target, folder, say).play(seed, draw(seed, rounds, target.lease), calm)
+    result = _Run(target, folder, say).play(seed, draw(seed, rounds, target.lease, weights), calm)
     if result.good and keep is None:
         shutil.rmtree(folder)
     return result

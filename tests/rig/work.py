@@ -13,6 +13,7 @@ from tests.rig.journal import Journal
 SERVICE, AUDIT = "rig", "rig.audit"
 """The groups: one does the work, the other gets a copy of every event."""
 ATTEMPTS = 3
+TOPIC = "rig.told"
 QUARANTINE = "RIG_QUARANTINE_AFTER"
 """The variable that sets the service's `quarantine_after`; 0: never; absent: the library's default."""
 
@@ -24,7 +25,7 @@ LETTERS = frozenset({"doomed", "exhausted"})
 """What is to become a dead letter, and nothing else is."""
 
 
-class Told(Event, topic="rig.told", key="key"):
+class Told(Event, topic=TOPIC, key="key"):
     what: str
     key: str
     number: int

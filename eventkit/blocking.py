@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -22,6 +22,7 @@ from eventkit import dead_letters as letters
 from eventkit.adapter import Adapter, Provision
 from eventkit.copies import Reason
 from eventkit.errors import Closed
+from eventkit.instruments import Instrument
 from eventkit.letter import DeadLetter, MessageClass
 from eventkit.messages import Command, Event
 from eventkit.wire import JSON_SERIALIZER, Serializer
@@ -42,6 +43,7 @@ def connect(
     provision: Provision | str | None = None,
     serializer: Serializer = JSON_SERIALIZER,
     adapter: Adapter | None = None,
+    instruments: Sequence[Instrument] | None = None,
 ) -> Bus:
     """As `eventkit.connect`, for `with` instead of `async with`."""
     return Bus(
@@ -53,6 +55,7 @@ def connect(
             provision=provision,
             serializer=serializer,
             adapter=adapter,
+            instruments=instruments,
         )
     )
 

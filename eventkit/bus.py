@@ -31,7 +31,7 @@ from eventkit.errors import (
     SettingsError,
 )
 from eventkit.health import Health, examine
-from eventkit.instruments import Instrument, Instruments, Place
+from eventkit.instruments import Instrument, Instruments, Page, Place
 from eventkit.many import Many
 from eventkit.messages import Command, Event, routing
 from eventkit.names import logical
@@ -181,6 +181,13 @@ class Bus:
         """Whether the broker can be reached now. What `run` gives knows of its services besides."""
         core = self._open()
         return examine(core.adapter, core.replies())
+
+    async def metrics(self) -> Page | None:
+        """What the instruments of this bus tell at `/metrics`, with those of services that run on it.
+
+        None: nothing; EVENTKIT_METRICS=prometheus is one that does.
+        """
+        return None if self._instruments is None else await self._instruments.page()
 
     async def __aenter__(self) -> Self:
         if self._opened.core is not None:

@@ -89,7 +89,8 @@ class Consuming:
     @property
     def state(self) -> GroupState:
         """For instruments."""
-        return GroupState(self.place, len(self._held), self._outcomes.breakers, self.error)
+        error = self.error or self._adapter.error
+        return GroupState(self.place, len(self._held), self._outcomes.breakers, error, self._outcomes.types)
 
     @property
     def circuits(self) -> Mapping[str, str]:

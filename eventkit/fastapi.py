@@ -50,9 +50,15 @@ async def health(connection: HTTPConnection) -> Health:
     return starlette.health(connection)
 
 
-def router(*, health: str | None = "/health", asyncapi: str | None = "/asyncapi", **document: Any) -> APIRouter:
-    """Health and AsyncAPI beside the app's own routes and its OpenAPI: `app.include_router(router())`.
+def router(
+    *,
+    health: str | None = "/health",
+    asyncapi: str | None = "/asyncapi",
+    metrics: str | None = "/metrics",
+    **document: Any,
+) -> APIRouter:
+    """Health, metrics and AsyncAPI beside the app's own routes and its OpenAPI: `app.include_router(router())`.
 
     Arguments as for `eventkit.starlette.routes`.
     """
-    return APIRouter(routes=starlette.routes(health=health, asyncapi=asyncapi, **document))
+    return APIRouter(routes=starlette.routes(health=health, asyncapi=asyncapi, metrics=metrics, **document))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from types import MappingProxyType
@@ -255,6 +255,11 @@ class Table:
                 self._add(handler, accepted, make(handler, accepted))
         self.get = self._by_type.get
         """The entry that takes a type, if its address is the message's; None: look with `find`."""
+
+    @property
+    def types(self) -> Collection[str]:
+        """The wire names of what it has handlers for, one by one."""
+        return self._by_type.keys()
 
     def find(self, message: Message) -> Entry | None:
         """The entry for a message at its original address; None: nobody takes it, or only a newer version of its

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVarTuple, Unpack
 
 from eventkit.adapter import Backlog, Delivery, Message, Settlement
@@ -76,7 +76,9 @@ class GroupState(NamedTuple):
     circuits: Mapping[str, bool]
     """By handler, of those that have a `Circuit` and were called: is it open?"""
     error: Exception | None
-    """Why it does not consume; None while all is well."""
+    """Why it does not consume, its broker being away among others; None while all is well."""
+    types: Collection[str]
+    """The messages that its handlers take, by their wire names."""
 
 
 class Consumers(Protocol):
@@ -87,6 +89,13 @@ class Consumers(Protocol):
     async def backlogs(self) -> Mapping[Place, Backlog]:
         """Asks the broker. A group that it does not tell of is left out."""
         ...
+
+
+class Page(NamedTuple):
+    """What an instrument tells over HTTP."""
+
+    content_type: str
+    body: bytes
 
 
 class Instrument:
@@ -121,6 +130,10 @@ class Instrument:
     def stopped(self, consumers: Consumers) -> None:
         """They do not any more."""
 
+    async def page(self) -> Page | None:
+        """What is told at `/metrics`, of the health port and of web apps. None: nothing."""
+        return None
+
 
 class Instruments:
     """All those of a bus, as one; none of them can harm a message."""
@@ -134,6 +147,7 @@ class Instruments:
         self._handling = [one.handling for one in _overriding(instruments, "handling")]
         self._settled = [one.settled for one in _overriding(instruments, "settled")]
         self._replied = [one.replied for one in _overriding(instruments, "replied")]
+        self._pages = [one.page for one in _overriding(instruments, "page")]
         self._started = [one.started for one in instruments]
         self._stopped = [one.stopped for one in instruments]
 
@@ -215,6 +229,23 @@ class Instruments:
 
     def stopped(self, consumers: Consumers) -> None:
         self._each(self._stopped, consumers)
+
+    @property
+    def tells(self) -> bool:
+        """Is there one that tells something over HTTP?"""
+        return bool(self._pages)
+
+    async def page(self) -> Page | None:
+        """Of the first that tells something over HTTP."""
+        for page in self._pages:
+            try:
+                found = await page()
+            except Exception as error:  # noqa: BLE001 whoever asks gets no answer, and the services go on
+                self._failed(page, error)
+            else:
+                if found is not None:
+                    return found
+        return None
 
     def _each(self, methods: Sequence[Callable[[Unpack[Arguments]], None]], *arguments: *Arguments) -> None:
         for method in methods:

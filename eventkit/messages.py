@@ -292,6 +292,22 @@ def declared(topic: str) -> dict[str, list[type[Event]]]:
     return found
 
 
+def wire_names() -> frozenset[str]:
+    """The types of all messages that this process declares."""
+    found: set[str] = set()
+    pending: list[type[Event | Command[Any]]] = [Event, Command]
+    seen: set[type] = set()
+    while pending:
+        cls = pending.pop()
+        if cls not in seen:
+            seen.add(cls)
+            pending.extend(type.__subclasses__(cls))
+            route = cls.__dict__.get("__eventkit_routing__")
+            if isinstance(route, Routing):
+                found.add(route.type)
+    return frozenset(found)
+
+
 def nearest(classes: Sequence[type[Event]], module: str) -> type[Event] | None:
     """The only one; or, where services that share a process declare a message each for themselves, the one of this
     module, or else of its package. None: there is none, or that does not tell."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeAlias
 
@@ -266,6 +266,11 @@ class Outcomes:
             self._breaker(entry).succeeded()
         self.telling.handled(entry, delivery, content, attempt)
         return DONE
+
+    @property
+    def types(self) -> Collection[str]:
+        """The messages that its handlers take, by their wire names."""
+        return self._table.types
 
     # circuits
 

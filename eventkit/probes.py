@@ -1,4 +1,4 @@
-"""Probes: liveness and readiness over HTTP, for whatever watches over the process."""
+"""Probes: liveness, readiness and metrics over HTTP, for whatever watches over the process."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from eventkit.running import Running
 log = logging.getLogger("eventkit")
 
 PATHS = ("/health/live", "/health/ready")
+METRICS = "/metrics"
+_JSON = "application/json"
 _STUCK = 300.0
 """Seconds without reading, while the broker is there, after which only a restart may help."""
 _REQUEST = 5.0
@@ -32,7 +34,8 @@ class Probes:
 
     Ready: the broker is there and all groups consume; not while services start or drain. Live: the event loop runs,
     and no group has stood still for five minutes while the broker was there. While the broker is away the process stays
-    live, for to restart it would not bring the broker back.
+    live, for to restart it would not bring the broker back. `/metrics` is what an instrument tells, if there is one:
+    404 otherwise, and 503 until services run.
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
@@ -42,6 +45,8 @@ class Probes:
         self._host = host
         self._server: asyncio.Server | None = None
         self._running: Running | None = None
+        self._measured: Running | None = None
+        """Whose metrics are told, to the end."""
         self._before = _STARTING
         self._red_since: float | None = None
 
@@ -65,7 +70,9 @@ class Probes:
     @contextmanager
     def of(self, running: Running) -> Iterator[None]:
         """Tell of these services, until the end of the block: from then on they are stopping."""
-        self._running = running
+        self._running = self._measured = running
+        if running.measured:
+            log.info("metrics are told at http://%s:%d%s", self._host, self.port, METRICS)
         try:
             yield
         finally:
@@ -90,10 +97,11 @@ class Probes:
             async with asyncio.timeout(_REQUEST):
                 head = await reader.readuntil(b"\r\n\r\n")
                 method, path, *_ = *head.split(b" ", 2), b"", b""
-                status, body = self._page(method.decode("latin-1"), path.decode("latin-1").partition("?")[0])
+                asked = path.decode("latin-1").partition("?")[0]
+                status, kind, body = await self._page(method.decode("latin-1"), asked)
                 content = b"" if method == b"HEAD" else body
                 writer.write(
-                    f"HTTP/1.1 {status} {_STATUS[status]}\r\nContent-Type: application/json\r\n"
+                    f"HTTP/1.1 {status} {_STATUS[status]}\r\nContent-Type: {kind}\r\n"
                     f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n".encode()
                     + content
                 )
@@ -105,14 +113,24 @@ class Probes:
             with suppress(OSError):
                 await writer.wait_closed()
 
-    def _page(self, method: str, path: str) -> tuple[int, bytes]:
-        if path not in PATHS:
-            return 404, _json({"paths": PATHS})
+    async def _page(self, method: str, path: str) -> tuple[int, str, bytes]:
+        if path not in (*PATHS, METRICS):
+            return 404, _JSON, _json({"paths": [*PATHS, METRICS]})
         if method not in ("GET", "HEAD"):
-            return 405, _json({"methods": ["GET", "HEAD"]})
+            return 405, _JSON, _json({"methods": ["GET", "HEAD"]})
+        if path == METRICS:
+            return await self._metrics()
         found = self.live() if path == PATHS[0] else self.ready()
         said = {"status": "live"} if found.ok and path == PATHS[0] else found.as_json()
-        return (200 if found.ok else 503), _json(said)
+        return (200 if found.ok else 503), _JSON, _json(said)
+
+    async def _metrics(self) -> tuple[int, str, bytes]:
+        if self._measured is None:
+            return 503, _JSON, _json(self.ready().as_json())
+        page = await self._measured.metrics()
+        if page is None:
+            return 404, _JSON, _json({"error": "nothing tells metrics: EVENTKIT_METRICS=prometheus does"})
+        return 200, page.content_type, page.body
 
 
 def _json(content: dict[str, Any]) -> bytes:

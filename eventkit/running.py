@@ -20,7 +20,7 @@ from eventkit.errors import BrokerUnavailable, CapabilityNotSupported, Declarati
 from eventkit.gathering import Gatherer
 from eventkit.handling import Entry, Surroundings, Table
 from eventkit.health import Health, examine
-from eventkit.instruments import GroupState, Instruments, Place
+from eventkit.instruments import GroupState, Instruments, Page, Place
 from eventkit.messages import Command, Event
 from eventkit.outcomes import Outcomes
 from eventkit.outgoing import Emitter
@@ -130,6 +130,15 @@ class Running:
         errors = {name: consuming.error for name, consuming in self._consuming.items()}
         errors.update(self._core.replies())
         return examine(self._core.adapter, errors, circuits)
+
+    @property
+    def measured(self) -> bool:
+        """Is there an instrument that has something to tell at `/metrics`?"""
+        return self._core.instruments is not None and self._core.instruments.tells
+
+    async def metrics(self) -> Page | None:
+        """What instruments tell at `/metrics`. None: nothing; EVENTKIT_METRICS=prometheus is one that does."""
+        return None if self._core.instruments is None else await self._core.instruments.page()
 
     # what instruments ask: eventkit.instruments.Consumers
 

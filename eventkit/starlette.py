@@ -1,4 +1,4 @@
-"""eventkit in a Starlette app: a bus for its endpoints, services beside them, health and the AsyncAPI document.
+"""eventkit in a Starlette app: a bus for its endpoints, services beside them, health, metrics and AsyncAPI.
 
 ```python
 app = Starlette(
@@ -113,18 +113,27 @@ def health(connection: HTTPConnection) -> Health:
     return attached.bus.health() if attached.running is None else attached.running.health()
 
 
-def routes(*, health: str | None = "/health", asyncapi: str | None = "/asyncapi", **document: Any) -> list[BaseRoute]:
+def routes(
+    *,
+    health: str | None = "/health",
+    asyncapi: str | None = "/asyncapi",
+    metrics: str | None = "/metrics",
+    **document: Any,
+) -> list[BaseRoute]:
     """Routes to put into the app.
 
     `<health>/live` answers 200 as long as the process serves. `<health>/ready` answers 503 with the reasons while a
     group does not consume, for an adapter heals by itself: restarting the process would not bring a broker back.
     `<asyncapi>.json` and `<asyncapi>.yaml` give the document of the app's services, and `<asyncapi>` the page, which
-    needs the extra `docs` and answers 501 without it. None leaves either out. Further arguments are those of
-    `eventkit.asyncapi.document`, such as `title`.
+    needs the extra `docs` and answers 501 without it. `<metrics>` gives what an instrument tells, such as
+    EVENTKIT_METRICS=prometheus, and 404 where there is none. None leaves any of them out. Further arguments are those
+    of `eventkit.asyncapi.document`, such as `title`.
     """
     found: list[BaseRoute] = []
     if health is not None:
         found += [Route(f"{health}/live", _live), Route(f"{health}/ready", _ready)]
+    if metrics is not None:
+        found.append(Route(metrics, _metrics))
     if asyncapi is not None:
 
         async def as_json(request: Request) -> Response:
@@ -170,6 +179,13 @@ async def _live(_: Request) -> Response:
 async def _ready(request: Request) -> Response:
     found = health(request)
     return JSONResponse(found.as_json(), status_code=200 if found.ok else 503)
+
+
+async def _metrics(request: Request) -> Response:
+    page = await _attached(request).bus.metrics()
+    if page is None:
+        return PlainTextResponse("nothing tells metrics: EVENTKIT_METRICS=prometheus does\n", status_code=404)
+    return Response(page.body, headers={"content-type": page.content_type})
 
 
 def _text(request: Request, form: str, options: Mapping[str, Any]) -> str:

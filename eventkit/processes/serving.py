@@ -86,6 +86,10 @@ class Serving:
             bus.run(*self._services) as running,
         ):
             self._live()
+            if self._probes is None and running.measured:
+                log.warning(
+                    "metrics are measured and not told: --health-port, or EVENTKIT_HEALTH_PORT, tells them at /metrics"
+                )
             if self._lifeline is not None:
                 self._lifeline.ready()
             with nullcontext() if self._probes is None else self._probes.of(running):

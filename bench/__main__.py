@@ -1,4 +1,4 @@
-"""`python -m bench redis nats`: eventkit, FastStream and the raw client side by side, in one run on one broker.
+"""`python -m bench [--quick] redis nats`: eventkit, FastStream and the raw client side by side, in one run on one broker.
 
 Brokers are provided as for the tests. Writes build/bench.json and docs/bench.md.
 """
@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from bench.ours import Eventkit
 from bench.report import write_table
 
 _RAW = {"redis": "RawRedis", "nats": "RawNats", "rabbit": "RawRabbit", "kafka": "RawKafka"}
-_COUNTS = {"redis": 20_000, "nats": 20_000, "rabbit": 10_000, "kafka": 40_000}
+_COUNTS = {"redis": 10_000, "nats": 10_000, "rabbit": 5_000, "kafka": 20_000}
 _ROUNDS = 5
 _CORE_COUNT = 30_000
 _SPREAD = 10_000
@@ -29,32 +29,50 @@ _MEMORY_COUNT = 50_000
 _JSON = Path("build/bench.json")
 
 
-def main(brokers: list[str]) -> None:
+def main(arguments: list[str]) -> None:
+    brokers = [argument for argument in arguments if argument != "--quick"]
+    if len(brokers) < len(arguments):
+        _be_quick()
     results: dict[str, Any] = json.loads(_JSON.read_text()) if _JSON.exists() else {}
     for broker in brokers or ["core", "memory", *_RAW]:
-        results[broker] = _one(broker)
-        _JSON.parent.mkdir(exist_ok=True)
-        _JSON.write_text(json.dumps(results, indent=2) + "\n")
+        for section, found in _one(broker):
+            results.setdefault(broker, {})[section] = found
+            print(f"  {section}: {found}", flush=True)
+            _JSON.parent.mkdir(exist_ok=True)
+            _JSON.write_text(json.dumps(results, indent=2) + "\n")
     write_table(results)
 
 
-def _one(broker: str) -> dict[str, Any]:
+def _be_quick() -> None:
+    """A fifth of the messages, and no million of them waiting."""
+    global _COUNTS, _BACKLOGS, _CORE_COUNT, _MEMORY_COUNT, _SPREAD
+    _COUNTS = {broker: count // 5 for broker, count in _COUNTS.items()}
+    _BACKLOGS = _BACKLOGS[:2]
+    _CORE_COUNT, _MEMORY_COUNT, _SPREAD = _CORE_COUNT // 5, _MEMORY_COUNT // 5, _SPREAD // 5
+
+
+def _one(broker: str) -> Iterator[tuple[str, Any]]:
+    """What was measured, as soon as it is."""
     if broker == "core":
-        return _core()
+        yield from _core()
+        return
     if broker == "memory":
         rates = [asyncio.run(_with(lambda: Eventkit("memory"), "", _consume_of(_MEMORY_COUNT))) for _ in range(_ROUNDS)]
-        return {"consume": {"eventkit": round(measure.median(rates))}, "start_up": _start_up("memory", "")}
+        yield "consume", {"eventkit": round(measure.median(rates))}
+        yield "start_up", _start_up("memory", "")
+        return
     from eventkit.testing.brokers import provide
 
     given = provide(broker)
     try:
         print(f"{broker} {given.version} ({given.how})", flush=True)
-        return {"version": given.version, **_measure(broker, given.url)}
+        yield "version", given.version
+        yield from _measure(broker, given.url)
     finally:
         given.stop()
 
 
-def _core() -> dict[str, Any]:
+def _core() -> Iterator[tuple[str, float]]:
     """Microseconds of CPU."""
     shapes: dict[str, dict[str, int]] = {
         "handled, 1,000 keys": {},
@@ -67,10 +85,10 @@ def _core() -> dict[str, Any]:
         for name, shape in shapes.items():
             times[name].append(asyncio.run(core.handling(_CORE_COUNT, **shape)))
         times["of publish_many"].append(asyncio.run(core.publishing(_CORE_COUNT)))
-    return {name: round(measure.median(values), 2) for name, values in times.items()}
+    yield from ((name, round(measure.median(values), 2)) for name, values in times.items())
 
 
-def _measure(broker: str, url: str) -> dict[str, Any]:
+def _measure(broker: str, url: str) -> Iterator[tuple[str, Any]]:
     module = importlib.import_module(f"bench.raw_{broker}")
     raw, plain = getattr(module, _RAW[broker]), getattr(module, _RAW[broker].replace("Raw", "Plain"))
     thin = importlib.import_module("bench.thin").THIN[broker]
@@ -94,19 +112,15 @@ def _measure(broker: str, url: str) -> dict[str, Any]:
         "end_to_end_ms": (measure.end_to_end, dict.fromkeys(single, 200)),
         "requests": (measure.requests, dict.fromkeys(single if hasattr(raw, "serving") else ("eventkit",), 3_000)),
     }
-    results: dict[str, Any] = {}
     for name, (function, counts) in plan.items():
         rounds: dict[str, list[Any]] = {side: [] for side in counts}
         for _ in range(_ROUNDS):  # in turn, so that a drift of the machine meets all sides
             for side, count in counts.items():
                 rounds[side].append(asyncio.run(_with(makers[side], url, lambda s, f=function, n=count: f(s, n))))
-        results[name] = {side: _middle(values) for side, values in rounds.items()}
-        print(f"  {name}: {results[name]}", flush=True)
-    results["start_up"] = _start_up(broker, url)
-    results["topics"] = _topics(broker, url)
-    results["backlog"] = {f"{waiting:,}": measure.of_backlog(broker, url, waiting) for waiting in _BACKLOGS}
-    print(f"  { {name: results[name] for name in ('start_up', 'topics', 'backlog')} }", flush=True)
-    return results
+        yield name, {side: _middle(values) for side, values in rounds.items()}
+    yield "start_up", _start_up(broker, url)
+    yield "topics", _topics(broker, url)
+    yield "backlog", {f"{waiting:,}": measure.of_backlog(broker, url, waiting) for waiting in _BACKLOGS}
 
 
 def _start_up(broker: str, url: str) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Mapping
+from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -15,6 +16,7 @@ from eventkit.errors import DeclarationError, SettingsError
 from eventkit.names import logical
 
 PREFIX = "EVENTKIT_"
+Loop: TypeAlias = Literal["auto", "asyncio", "uvloop"]
 _FOREIGN = ("EVENTKIT_TEST_",)
 """Variables of the tests' broker provisioner, which are none of a service's."""
 
@@ -36,6 +38,8 @@ class Settings(BaseSettings):
     """What may be done about missing topics and groups: create, validate or assume."""
     health_port: int | None = Field(default=None, ge=0, le=65535)
     """Where `eventkit run` tells its health over HTTP, and `eventkit health` asks. None: nowhere."""
+    loop: Loop = "auto"
+    """The event loop of `eventkit run`: uvloop, asyncio's own, or `auto`, which is uvloop where it is installed."""
 
     redact: str = ""
     """What is hidden where payloads are shown: names of fields and headers, `module:function`, joined by commas."""

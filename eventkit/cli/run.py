@@ -22,6 +22,7 @@ from eventkit.errors import EventkitError, SettingsError
 from eventkit.loading import NotLoaded, load_services
 from eventkit.log import to_console
 from eventkit.log_json import to_json
+from eventkit.processes import loop
 from eventkit.processes.lifeline import Lifeline
 from eventkit.processes.reloading import run_reloading
 from eventkit.processes.serving import Serving
@@ -173,7 +174,8 @@ def _serve(order: _Order, mine: Assignment | None) -> None:
     where = _where(order.broker, order.url)
     live = _teller(order, services, where) if mine is None or mine.tells else _silent
     serving = Serving(services, order.broker, order.url, probes=probes, lifeline=lifeline, live=live)
-    asyncio.run(serving.run())
+    with asyncio.Runner(loop_factory=loop.factory(read_settings(discovery.installed()).loop)) as runner:
+        runner.run(serving.run())
 
 
 def _only() -> str:

@@ -1,4 +1,4 @@
-"""`python -m bench [--quick] redis nats`: eventkit, FastStream and the raw client side by side, in one run on one broker.
+"""`python -m bench [--quick] redis nats`: eventkit, FastStream and the raw client side by side, in turn on one broker.
 
 Brokers are provided as for the tests. Writes build/bench.json and docs/bench.md.
 """

@@ -55,14 +55,15 @@ def _line(result: Result) -> str:
     count = result.count
     said = (
         f"{result.name}: seed {result.seed}, {result.rounds} rounds in {result.seconds:.0f} s: "
-        f"{count.acknowledged} acknowledged, {count.unknown} unknown, {len(count.lost)} lost, "
+        f"{count.acknowledged} acknowledged, {count.unknown} unknown, "
+        f"{len(count.lost)} not handled, at least {result.lost} of them lost, "
         f"{count.duplicated} duplicated, {len(count.out_of_order)} out of order, {count.overtaken} overtaken, "
         f"{result.left} left over, {len(count.wrong_letters)} wrong dead letters, "
         f"{len(count.overtried)} tried too often; "
         f"drained in {result.drained:.1f} s"
     )
     for what, found in (
-        ("lost", count.lost),
+        ("not handled", count.lost),
         ("out of order", count.out_of_order),
         ("wrong dead letter", count.wrong_letters),
         ("tried too often", count.overtried),

@@ -36,7 +36,7 @@ def row(result: Result, version: str) -> str:
         _list(result.also),
         f"{count.acknowledged:,}",
         f"{count.unknown:,}",
-        len(count.lost),
+        result.lost,
         result.left,
         f"{count.duplicated:,}",
         len(count.out_of_order),

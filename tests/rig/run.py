@@ -31,8 +31,11 @@ BEHIND, CATCH_UP = 500, 10.0
 FLOWS = 60.0
 """Seconds after a failure within which publishing and handling go on."""
 PATIENCE = 45.0
-"""Seconds without any progress, all being well, after which what is missing will not come any more. It is lost, unless
-the broker still has something for the group: then it is left over, which is no success either."""
+"""Seconds without any progress, all being well, after which what is missing will not come any more, if the broker has
+nothing for the groups: it is lost."""
+SLOW = 180.0
+"""Seconds without any progress, though the broker has something for them, after which we wait no more. That is left
+over: no loss, and no success either."""
 
 Say = Callable[[str], object]
 
@@ -63,6 +66,11 @@ class Result:
     """Messages that the broker still had for the groups when nothing moved any more."""
     red: list[str] = field(default_factory=list)
     """Replicas whose health was red at the end."""
+
+    @property
+    def lost(self) -> int:
+        """Acknowledged, not handled, and not on the broker any more either: at least so many."""
+        return max(len(self.count.lost) - self.left, 0)
 
     @property
     def good(self) -> bool:
@@ -205,7 +213,7 @@ class _Run:
     async def _drain(self) -> list[About]:
         """Until nothing is missing, or nothing changes any more; all dead letters."""
         since, before = time.monotonic(), -1
-        while time.monotonic() < since + PATIENCE:
+        while time.monotonic() < since + PATIENCE or (time.monotonic() < since + SLOW and await self._left()):
             await asyncio.sleep(0.1)
             self._read()
             left = len(self._checker.missing())

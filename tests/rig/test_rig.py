@@ -35,7 +35,7 @@ def test_nothing_is_lost(
     result = rig.run(breakable(name), seed, ROUNDS, print, calm=1.0, keep=tmp_path / name)
     count = result.count
     assert count.acknowledged > 100
-    assert not count.lost, f"seed {seed}: {len(count.lost)} lost, {result.left} left over: {count.lost[:5]}"
+    assert not count.lost, f"seed {seed}: {result.lost} lost, {result.left} left over, of {count.lost[:5]} ..."
     assert not count.out_of_order, f"seed {seed}: {count.out_of_order[:5]}"
     assert not count.wrong_letters, f"seed {seed}: {count.wrong_letters[:5]}"
     assert result.good, f"seed {seed}: {result.red}, {count.overtried[:5]}"
@@ -83,6 +83,13 @@ def test_what_one_group_did_not_handle_is_lost() -> None:
 def test_what_was_begun_and_not_ended_is_lost() -> None:
     checker = checked(*handled(0), "began rig ordered k 1 1", *AUDITED)
     assert len(checker.count([], calm=0.0, across_replicas=True).lost) == 1
+
+
+@pytest.mark.parametrize(("left", "lost"), [(0, 2), (1, 1), (2, 0), (9, 0)])
+def test_what_the_broker_still_has_is_not_lost(left: int, lost: int) -> None:
+    count = checked(*AUDITED).count([], calm=0.0, across_replicas=True)
+    result = rig.Result("nats", 1, 1, 0.0, 0.0, count, left=left)
+    assert (result.lost, result.good) == (lost, False)
 
 
 def test_what_was_never_acknowledged_is_unknown() -> None:

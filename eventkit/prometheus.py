@@ -279,7 +279,9 @@ class _States:
             labels=[*of_group, "state"],
         )
         self._oldest = GaugeMetricFamily(
-            "eventkit_backlog_oldest_seconds", "The age of the oldest message that is ready.", labels=of_group
+            "eventkit_backlog_oldest_seconds",
+            "The age of the oldest message that is ready; 0: none is.",
+            labels=of_group,
         )
         self._found: dict[tuple[str, str], tuple[list[GroupState], Backlog | None]] = {}
 
@@ -306,8 +308,8 @@ class _States:
             for name in _STATES:
                 if (count := getattr(backlog, name)) is not None:
                     self._backlog.add_metric([*labels, name], count)
-            if backlog.oldest is not None:
-                self._oldest.add_metric(labels, backlog.oldest.total_seconds())
+            if backlog.oldest is not None or backlog.ready == 0:
+                self._oldest.add_metric(labels, (backlog.oldest or timedelta(0)).total_seconds())
 
 
 def _write(family: HistogramMetricFamily, labels: Sequence[str], histogram: Histogram) -> None:

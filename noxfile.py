@@ -105,8 +105,8 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmark against FastStream and the raw clients, on real brokers."""
-    session.install("-e", ".[all]", *groups("test"))
+    """The benchmark against FastStream and the raw clients on real brokers, and task queues on Redis."""
+    session.install("-e", ".[all]", *groups("test", "bench"))
     session.run("python", "-m", "bench", *session.posargs)
 
 

@@ -24,6 +24,7 @@ _COUNTS = {"redis": 10_000, "nats": 10_000, "rabbit": 5_000, "kafka": 20_000}
 _ROUNDS = 5
 _CORE_COUNT = 30_000
 _SPREAD = 10_000
+_PEERS_COUNT = 2_000
 _BACKLOGS = (1_000, 30_000, 1_000_000)
 _MEMORY_COUNT = 50_000
 _JSON = Path("build/bench.json")
@@ -34,7 +35,8 @@ def main(arguments: list[str]) -> None:
     if len(brokers) < len(arguments):
         _be_quick()
     results: dict[str, Any] = json.loads(_JSON.read_text()) if _JSON.exists() else {}
-    for broker in brokers or ["core", "memory", *_RAW]:
+    results["rounds"] = _ROUNDS
+    for broker in brokers or ["core", "memory", *_RAW, "peers"]:
         for section, found in _one(broker):
             results.setdefault(broker, {})[section] = found
             print(f"  {section}: {found}", flush=True)
@@ -63,6 +65,15 @@ def _one(broker: str) -> Iterator[tuple[str, Any]]:
         return
     from eventkit.testing.brokers import provide
 
+    if broker == "peers":
+        from bench import peers
+
+        given = provide("redis")
+        try:
+            yield from peers.rows(given.url, _PEERS_COUNT)
+        finally:
+            given.stop()
+        return
     given = provide(broker)
     try:
         print(f"{broker} {given.version} ({given.how})", flush=True)

@@ -26,7 +26,7 @@ def write_table(results: dict[str, Any]) -> None:
     lines = [
         "# Speed",
         "",
-        "The brokers beside the clients on one machine, all sides in turn, medians of five: take the ratios, not the",
+        f"The brokers beside the clients on one machine, all sides in turn, medians of {results.get('rounds', 5)}: take the ratios, not the",
         "rates. Each message is about 200 bytes, validated into a nested pydantic model and acknowledged; eventkit",
         "has all guarantees on. *raw* is the broker's client written by hand as well as can be, with the same bytes on",
         "the wire: a continuous pull on NATS, the frames of a batch in one write and acknowledgements put together",
@@ -44,9 +44,11 @@ def write_table(results: dict[str, Any]) -> None:
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         *_requests(results),
         "",
-        "| broker | from publish to handler, p50, ms | p99 | raw p50 | p99 |",
-        "| --- | ---: | ---: | ---: | ---: |",
-        *_ends(results),
+        *_table(
+            "| broker | from publish to handler, p50, ms | p99 | raw p50 | p99 |",
+            "| --- | ---: | ---: | ---: | ---: |",
+            _ends(results),
+        ),
         "",
         "## What it does not depend on",
         "",
@@ -54,9 +56,11 @@ def write_table(results: dict[str, Any]) -> None:
         "memory that a process takes that reads beside a backlog; seconds until a service with 200 handlers on 20",
         "topics runs, beyond the connect.",
         "",
-        "| broker | 1 topic | 10 | 100 | 30,000 waiting | 1,000,000 | MB, 1,000 waiting | 1,000,000 | start, s |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        *_shapes(results),
+        *_table(
+            "| broker | 1 topic | 10 | 100 | 30,000 waiting | 1,000,000 | MB, 1,000 waiting | 1,000,000 | start, s |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            _shapes(results),
+        ),
         "",
         "The core alone, between an adapter and a handler that cost nothing, in microseconds of CPU a message, with",
         "pydantic's validation:",
@@ -77,8 +81,13 @@ def write_table(results: dict[str, Any]) -> None:
     print("\n".join(lines))
 
 
+def _table(head: str, line: str, rows: Iterator[str]) -> list[str]:
+    found = list(rows)
+    return [head, line, *found] if found else ["Not measured in this run."]
+
+
 def _brokers(results: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    return ((broker, found) for broker, found in results.items() if broker not in ("core", "peers"))
+    return ((broker, found) for broker, found in results.items() if broker not in ("core", "peers", "rounds"))
 
 
 def _rates(results: dict[str, Any]) -> Iterator[str]:
@@ -113,6 +122,8 @@ def _ends(results: dict[str, Any]) -> Iterator[str]:
 def _shapes(results: dict[str, Any]) -> Iterator[str]:
     for broker, found in _brokers(results):
         topics, backlog = found.get("topics", {}), found.get("backlog", {})
+        if not topics and not backlog and "start_up" not in found:
+            continue
         cells = [f"{topics[many]:.1f}" if many in topics else "" for many in ("1", "10", "100")]
         cells += [f"{backlog[many]['microseconds']:.1f}" if many in backlog else "" for many in ("30,000", "1,000,000")]
         cells += [f"{backlog[many]['megabytes']:.0f}" if many in backlog else "" for many in ("1,000", "1,000,000")]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,22 +18,35 @@ from tests.rig.rounds import draw
 from tests.wanted import wanted
 
 ROUNDS = 3
+AT_ONCE = 2
+"""Brokers: most of a run is waiting."""
+
+
+@pytest.fixture(scope="module")
+def runs(
+    request: pytest.FixtureRequest, breakable: Callable[[str], Breakable], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], rig.Result]]:
+    """The result on a broker. Runs of all that are asked for begin at once, a few at a time."""
+    asked = [
+        name
+        for name in NAMES
+        if name in wanted(request.config)
+        and any(item.nodeid.endswith(f"test_nothing_is_lost[{name}]") for item in request.session.items)
+    ]
+
+    def one(name: str) -> rig.Result:
+        seed = secrets.randbelow(1_000_000)
+        return rig.run(breakable(name), seed, ROUNDS, print, calm=1.0, keep=tmp_path_factory.mktemp(f"{name}-{seed}-"))
+
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rig") as pool:
+        futures = {name: pool.submit(one, name) for name in asked}
+        yield lambda name: futures[name].result() if name in futures else pytest.skip(f"{name} is not asked for")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_lost(
-    name: str, pytestconfig: pytest.Config, breakable: Callable[[str], Breakable], tmp_path: Path
-) -> None:
-    if not os.environ.get("EVENTKIT_TEST_CRASH"):
-        pytest.skip(
-            "set EVENTKIT_TEST_CRASH=1: not every run is green, since RabbitMQ 3.10.8 may stop delivering when it is "
-            "killed three times within 20 s (seed 788998)"
-        )
-    if name not in wanted(pytestconfig):
-        pytest.skip(f"{name} is not asked for")
-    seed = secrets.randbelow(1_000_000)
-    result = rig.run(breakable(name), seed, ROUNDS, print, calm=1.0, keep=tmp_path / name)
-    count = result.count
+def test_nothing_is_lost(name: str, runs: Callable[[str], rig.Result]) -> None:
+    result = runs(name)
+    count, seed = result.count, result.seed
     assert count.acknowledged > 100
     assert not count.lost, f"seed {seed}: {result.lost} lost, {result.left} left over, of {count.lost[:5]} ..."
     assert not count.out_of_order, f"seed {seed}: {count.out_of_order[:5]}"

@@ -49,9 +49,12 @@ def test_nothing_is_lost(name: str, runs: Callable[[str], rig.Result]) -> None:
     count, seed = result.count, result.seed
     assert count.acknowledged > 100
     assert not count.lost, f"seed {seed}: {result.lost} lost, {result.left} left over, of {count.lost[:5]} ..."
-    assert not count.out_of_order, f"seed {seed}: {count.out_of_order[:5]}"
+    assert not result.left, f"seed {seed}: {result.left} left over"
     assert not count.wrong_letters, f"seed {seed}: {count.wrong_letters[:5]}"
-    assert result.good, f"seed {seed}: {result.red}, {count.overtried[:5]}"
+    assert not count.overtried, f"seed {seed}: {count.overtried[:5]}"
+    assert not result.red, f"seed {seed}: {result.red}"
+    if not result.overtakes:  # elsewhere a lease of 2 s ends while a busy machine lets a process stand still
+        assert not count.out_of_order, f"seed {seed}: {count.out_of_order[:5]}"
 
 
 # the checker itself

@@ -26,8 +26,10 @@ def write_table(results: dict[str, Any]) -> None:
     lines = [
         "# Speed",
         "",
-        "The brokers beside the clients on one machine, all sides in turn, medians of "
-        f"{results.get('rounds', 5)}: take the ratios, not the",
+        (
+            "The brokers beside the clients on one machine, all sides in turn, medians of "
+            f"{results.get('rounds', 5)}: take the ratios, not the"
+        ),
         "rates. Each message is about 200 bytes, validated into a nested pydantic model and acknowledged; eventkit",
         "has all guarantees on. *raw* is the broker's client written by hand as well as can be, with the same bytes on",
         "the wire: a continuous pull on NATS, the frames of a batch in one write and acknowledgements put together",

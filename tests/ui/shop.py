@@ -74,7 +74,9 @@ class Served:
 
 
 @asynccontextmanager
-async def served(name: str, url: str | None, doors: Doors | None = None, names: str = "") -> AsyncIterator[Served]:
+async def served(
+    name: str, url: str | None, doors: Doors | None = None, names: str = "", port: int = 0
+) -> AsyncIterator[Served]:
     """The services run, and the page is served from a bus of its own (in memory: all share one world)."""
     shop, namespace = Shop(), f"ui{uuid.uuid4().hex[:8]}"
     address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -90,7 +92,7 @@ async def served(name: str, url: str | None, doors: Doors | None = None, names: 
                 own,
                 shop.services,
                 doors or Doors(),
-                port=0,
+                port=port,
                 namespace=namespace,
                 redactor=redactor,
                 ready=address.set_result,

@@ -18,6 +18,7 @@ ARGUMENTS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 )
 DESKTOP, PHONE = (1400, 1000), (390, 844)
+VIEWER = "return reference.shadowRoot?.getElementById('reference--messages') != null"
 
 
 class Browser:
@@ -32,15 +33,15 @@ class Browser:
         self._driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
         self.quit = self._driver.quit
 
-    def open(self, url: str, size: tuple[int, int] = DESKTOP) -> None:
-        """Load it anew, in light colours, and wait for the viewer."""
+    def open(self, url: str, size: tuple[int, int] = DESKTOP, ready: str = VIEWER) -> None:
+        """Load it anew, in light colours, and wait until the script `ready` says so."""
         self._driver.get("about:blank")
         self.complaints()
         self._driver.get_log("performance")
         self._cdp("Emulation.setDeviceMetricsOverride", *size)
         self._driver.get(url)
         self.run("try { localStorage.clear() } catch {}")
-        self.until(lambda: self.run("return reference.shadowRoot?.getElementById('reference--messages') != null"))
+        self.until(lambda: self.run(ready), 30)
 
     def _cdp(self, command: str, width: int, height: int) -> None:
         form = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}

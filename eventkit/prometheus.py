@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from eventkit import headers as h
 from eventkit.adapter import Backlog, Message
@@ -76,11 +76,12 @@ class Metrics(Instrument):
 
     def handling(self, place: Place, attempts: Sequence[Attempt]) -> Handling | None:
         mine = self._tallies.of(place)
-        find = self._tallies.type
         for attempt in attempts:
-            if attempt.number == 1 and (age := _age(attempt.delivery.message)) is not None:
-                find(mine, attempt.delivery.message.type).age.observe(age)
-        return _Handling(find(mine, attempts[0].delivery.message.type))
+            message = attempt.delivery.message
+            of = mine.types.get(message.type) or self._tallies.type(mine, message.type)
+            if attempt.number == 1 and (age := _age(message)) is not None:
+                of.age.observe(age)
+        return _Handling(of)
 
     def sending(self, place: Place, messages: Sequence[Message], forwarded: bool) -> Sending | None:
         return _Sending(self._tallies, self._tallies.of(place), messages)
@@ -326,7 +327,7 @@ def _age(message: Message) -> float | None:
     since = _time(headers.get(h.TIME))
     if h.DUE in headers and (due := _time(headers[h.DUE])) is not None:
         since = due if since is None else max(since, due)
-    return None if since is None else max((datetime.now(UTC) - since).total_seconds(), 0.0)
+    return None if since is None else max(time.time() - since.timestamp(), 0.0)
 
 
 def _time(said: str | None) -> datetime | None:

@@ -246,9 +246,9 @@ CORE = (
     ),
     Mutant(
         "a suspect runs beside others",
-        _SUSPECTS,
-        "                    await self._silence.come()\n                    self._missed = ",
-        "                    self._missed = ",
+        "eventkit/silence.py",
+        "not self._alone and not any(lanes.running for lanes in self._lanes)",
+        "not self._alone",
         "F13",
         "redis",
     ),

@@ -7,110 +7,20 @@ import json
 import re
 import signal
 import socket
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import eventkit
-from eventkit import Retry, Service
 from eventkit.cli.table import lasting, printable, table
-from eventkit.contract.checks import eventually, fresh_namespace
+from eventkit.contract.checks import eventually
 from eventkit.contract.letters import listed
 from eventkit.testing.brokers import Broker
+from tests.places import Parcel, Place, Weigh, alone_in, beside, running
 from tests.programs import EVENTKIT, Program
 from tests.wanted import wanted
-
-_SHOP = """
-import eventkit
-
-class Parcel(eventkit.Event, topic="parcels", key="name"):
-    name: str
-
-class Sent(eventkit.Event, topic="sent"):
-    name: str
-
-class Weigh(eventkit.Command, service="worker"):
-    number: int
-
-service = eventkit.Service("worker")
-
-@service.handler
-async def parcel(event: Parcel) -> Sent: ...
-
-@service.handler
-async def weigh(command: Weigh) -> None: ...
-
-@service.handler(group="audit")
-async def audit(event: Parcel) -> None: ...
-"""
-
-_MASKS = """
-def mask(path, value):
-    return "***" if path == "name" else value
-"""
-
-
-class Parcel(eventkit.Event, topic="parcels", key="name"):
-    name: str
-
-
-class Weigh(eventkit.Command, service="worker"):
-    number: int
-
-
-@dataclass
-class Place:
-    """Where the commands run, and which broker they meet."""
-
-    folder: Path
-    env: Mapping[str, str]
-
-    def hiding(self, what: str) -> Place:
-        return replace(self, env={**self.env, "EVENTKIT_REDACT": what})
-
-    async def run(self, *arguments: str) -> tuple[int, str]:
-        """Its exit code and all that it wrote."""
-        return await asyncio.to_thread(self.run_blocking, *arguments)
-
-    def run_blocking(self, *arguments: str) -> tuple[int, str]:
-        with Program(*EVENTKIT, *arguments, cwd=self.folder, env=self.env) as program:
-            return program.wait(60), program.output
-
-    async def json(self, *arguments: str) -> list[dict[str, Any]]:
-        """The objects that it wrote."""
-        code, output = await self.run(*arguments, "--json")
-        assert code == 0, output
-        return [json.loads(line) for line in output.splitlines()]
-
-
-class Services:
-    """The worker, failing until it is told not to, and another group."""
-
-    def __init__(self) -> None:
-        self.works = False
-        self.handled: Counter[str] = Counter()
-        self.audited: Counter[str] = Counter()
-        self.service = Service("worker", retry=Retry(attempts=1))
-
-        @self.service.handler
-        async def parcel(event: Parcel) -> None:
-            if not self.works:
-                raise ValueError(f"no {event.name}\nbut \x1b[31mred")
-            self.handled[event.name] += 1
-
-        @self.service.handler
-        async def weigh(command: Weigh) -> None:
-            raise eventkit.GiveUp("too heavy")
-
-        @self.service.handler(group="audit")
-        async def audit(event: Parcel) -> None:
-            self.audited[event.name] += 1
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -120,24 +30,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Place:
-    (tmp_path / "shop.py").write_text(_SHOP)
-    (tmp_path / "masks.py").write_text(_MASKS)
-    return Place(tmp_path, {})
+    return alone_in(tmp_path)
 
 
 @pytest.fixture
 def place(alone: Place, real: str, broker: Callable[[str], Broker]) -> Place:
-    env = {"EVENTKIT_BROKER": real, "EVENTKIT_URL": broker(real).url, "EVENTKIT_NAMESPACE": fresh_namespace()}
-    return Place(alone.folder, env)
-
-
-@asynccontextmanager
-async def running(place: Place) -> AsyncIterator[tuple[eventkit.Bus, Services]]:
-    services = Services()
-    env = place.env
-    bus = eventkit.connect(env["EVENTKIT_BROKER"], env["EVENTKIT_URL"], namespace=env["EVENTKIT_NAMESPACE"])
-    async with bus, bus.run(services.service):
-        yield bus, services
+    return beside(alone, real, broker(real))
 
 
 def test_dead_letters_while_services_run(place: Place) -> None:
@@ -261,7 +159,7 @@ def test_topics_status_tail_and_doctor(place: Place, real: str) -> None:
             (found_again, *_) = await place.json("status", "shop:service")
             assert (found_again["ready"], found_again["dead"]) == (0, 4)
             (by_name,) = await place.json("status", "--group", "worker")
-            assert (by_name["ready"], by_name["dead"]) == (None, 4)
+            assert (by_name["ready"], by_name["dead"], by_name["consumers"]) == (0, 4, 1)
             found = {one["check"]: one for one in await place.json("doctor", "shop:service", "--rights")}
             assert found["worker"]["said"] == "all that it needs is there; 4 dead letters"
             assert found["rights"]["ok"]

@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from eventkit.cli import dead_letters, docs, doctor, health, new, produce, request, run, status, tail, topics, ui
+from eventkit.cli import (
+    dead_letters,
+    docs,
+    doctor,
+    groups,
+    health,
+    new,
+    produce,
+    request,
+    run,
+    status,
+    tail,
+    topics,
+    ui,
+)
 from eventkit.cli.asked import Teaching
 from eventkit.cli.root import Root
 
@@ -21,6 +35,7 @@ app.command(cls=Teaching)(produce.publish)
 app.command(cls=Teaching)(produce.send)
 app.command(cls=Teaching)(request.request)
 app.command()(status.status)
+app.add_typer(groups.app, name="groups")
 app.command()(tail.tail)
 app.command()(ui.ui)
 app.command()(doctor.doctor)

@@ -43,6 +43,15 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "eventkit status shop.orders:service --watch",
         "eventkit status --group shipping --json",
     ),
+    "groups": ("eventkit groups list",),
+    "groups list": (
+        "eventkit groups list",
+        "eventkit groups list --json",
+    ),
+    "groups remove": (
+        "eventkit groups remove shipping.audit",
+        "eventkit groups remove shipping --force --yes",
+    ),
     "tail": (
         "eventkit tail orders",
         "eventkit tail OrderPlaced inbox:shipping --key 7",

@@ -16,6 +16,7 @@ from eventkit.bus import Bus
 from eventkit.cli.broker import STOPPED, Broker, Json, Url, fail, redaction, run, width
 from eventkit.cli.table import printable, table
 from eventkit.cli.types import located
+from eventkit.cli.watching import watch
 from eventkit.errors import DeclarationError, NotProvisioned
 from eventkit.messages import routing
 from eventkit.names import Kind, logical
@@ -110,6 +111,7 @@ async def _live(bus: Bus, wanted: Sequence[_Wanted], stack: AsyncExitStack) -> A
 
     followed = [(one, await stack.enter_async_context(bus.adapter.follow(one.address))) for one in wanted]
     group = await stack.enter_async_context(asyncio.TaskGroup())
+    stack.callback(group.create_task(watch(bus.adapter)).cancel)
     for one, messages in followed:
         stack.callback(group.create_task(take(one, messages)).cancel)
     return _each(arrived)

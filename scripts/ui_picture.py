@@ -60,7 +60,7 @@ def main() -> None:
         browser.until(lambda: browser.run(letters), 90)
         take(browser, "ui.png", "scrollTo(0, 0)")
         browser.click("#theme")
-        browser.click("#letter-rows summary")
+        browser.run("document.querySelector('#letter-rows summary').click()")
         browser.until(lambda: browser.text("#letter-rows pre"))
         take(browser, "ui-dead-letters.png", "document.getElementById('letters').scrollIntoView({behavior: 'instant'})")
     finally:

@@ -35,6 +35,7 @@ class Cluster(ABC):
     settings: Mapping[str, str]
     """The adapter's, as variables of the environment."""
     lease = 2.0
+    young = 0.0
     proxy = None
 
     def __init__(self, say: Say) -> None:

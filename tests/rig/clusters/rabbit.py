@@ -23,6 +23,7 @@ class Rabbit(Cluster):
     broker = "rabbit"
     settings: ClassVar = {"heartbeat": "PT1S"}
     lease = 4.0
+    young = 2.0
 
     @property
     def url(self) -> str:

@@ -45,12 +45,14 @@ class Consuming:
         """Deliveries held at once."""
         self._outcomes = outcomes
         self._telling = outcomes.telling
-        self._instruments = outcomes.telling.instruments
+        instruments = outcomes.telling.instruments
+        self._instruments = instruments
+        self._heard = instruments if instruments is not None and instruments.hear_of_settlements else None
         self._adapter = adapter
         self._clock = clock
         self._lanes: Lanes[Delivery | Gathered] = Lanes(self._process, concurrency, clock.call_later)
         self._gatherer = outcomes.gatherer
-        self._alone = self._gatherer is None and self._instruments is None
+        self._alone = self._gatherer is None and self._heard is None
         """Is there nobody to be told of a settlement besides the broker?"""
         if self._gatherer is not None:
             self._gatherer.submit = functools.partial(self._lanes.add, None)
@@ -324,8 +326,8 @@ class Consuming:
                 self._consumer.settle(delivery, how)
             except Exception as error:  # noqa: BLE001 no adapter may do that; one that does costs no worker
                 self.unsettled(delivery, how, error)
-        if self._instruments is not None:
-            self._instruments.settled(self.place, delivery, how)
+        if self._heard is not None:
+            self._heard.settled(self.place, delivery, how)
         key = id(delivery)
         del self._held[key]
         self._started.discard(key)

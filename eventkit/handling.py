@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import ValidationError
+
 from eventkit.adapter import Address, Delivery, Message
 from eventkit.context import Context, Outgoing
 from eventkit.declaring import Handler
+from eventkit.headers import CONTENT_TYPE, VERSION
 from eventkit.messages import Command, Event, Topic, Undeclared, declared, nearest, routing
 from eventkit.retry import Retry
 from eventkit.service import Service
 from eventkit.threads import Threads
-from eventkit.wire import JSON_SERIALIZER, Serializer, decode, destination, version
+from eventkit.wire import JSON, JSON_SERIALIZER, Serializer, decode, destination, version
 
 
 class Entry:
@@ -91,6 +94,15 @@ class Entry:
 
     def decode(self, message: Message) -> Event | Command[Any]:
         """UndecodableMessage where it cannot become its class."""
+        headers = message.headers
+        if (
+            self.validate is not None
+            and message.body is not None
+            and headers.get(CONTENT_TYPE) == JSON
+            and headers.get(VERSION, self.version) == self.version
+        ):
+            with suppress(ValidationError):  # what follows says what is wrong with it
+                return self.validate(message.body)
         cls = self.cls
         if cls is Event:
             cls = self._any.get(message.type) or self._find(message.type)

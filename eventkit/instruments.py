@@ -151,6 +151,10 @@ class Instruments:
         self._started = [one.started for one in instruments]
         self._stopped = [one.stopped for one in instruments]
 
+    @property
+    def hear_of_settlements(self) -> bool:
+        return bool(self._settled)
+
     def watch(self, place: Place, other: Watch) -> Watch:
         """Tells what happened to `other` and to all that are interested."""
         interested = self._happened
@@ -208,15 +212,20 @@ class Instruments:
         for handling in self._handling:
             try:
                 part = handling(place, attempts)
-                if part is not None:
-                    parts.append(part)
             except Exception as error:  # noqa: BLE001 it is none of the message's
                 self._failed(handling, error)
+            else:
+                if part is not None:
+                    parts.append(part)
         return parts
 
     def ended(self, parts: Sequence[Handling], endings: Sequence[Happened | None]) -> None:
         """The last one that began ends first."""
-        self._each([part.ended for part in reversed(parts)], endings)
+        for part in reversed(parts):
+            try:
+                part.ended(endings)
+            except Exception as error:  # noqa: BLE001 it is none of the message's
+                self._failed(part, error)
 
     def settled(self, place: Place, arrived: Delivery, how: Settlement, error: Exception | None = None) -> None:
         self._each(self._settled, place, arrived, how, error)

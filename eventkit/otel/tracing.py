@@ -105,10 +105,11 @@ class Tracing(Instrument):
         return _Sent(span, changed) if span.is_recording() else _Untraced(changed)
 
     def handling(self, place: Place, attempts: Sequence[Attempt]) -> Handling | None:
+        first = attempts[0].delivery.message.headers
+        out = not self._ask_sampler and carried.sampled_out(first)
+        if out and (len(attempts) == 1 or all(carried.sampled_out(one.delivery.message.headers) for one in attempts)):
+            return _SampledOut(contexts.attach(trace.set_span_in_context(carried.SampledOut(first))))
         messages = [attempt.delivery.message for attempt in attempts]
-        first = messages[0]
-        if not self._ask_sampler and all(carried.sampled_out(message.headers) for message in messages):
-            return _SampledOut(contexts.attach(trace.set_span_in_context(carried.SampledOut(first.headers))))
         links = _links(messages)
         parent = contexts.Context()
         if len(messages) == 1 and links:

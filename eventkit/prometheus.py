@@ -76,12 +76,13 @@ class Metrics(Instrument):
 
     def handling(self, place: Place, attempts: Sequence[Attempt]) -> Handling | None:
         mine = self._tallies.of(place)
+        of: OfType | None = None
         for attempt in attempts:
             message = attempt.delivery.message
             of = mine.types.get(message.type) or self._tallies.type(mine, message.type)
             if attempt.number == 1 and (age := _age(message)) is not None:
                 of.age.observe(age)
-        return _Handling(of)
+        return None if of is None else _Handling(of)
 
     def sending(self, place: Place, messages: Sequence[Message], forwarded: bool) -> Sending | None:
         return _Sending(self._tallies, self._tallies.of(place), messages)

@@ -16,7 +16,7 @@ from eventkit.errors import DeclarationError, SettingsError
 from eventkit.names import logical
 
 PREFIX = "EVENTKIT_"
-Loop: TypeAlias = Literal["auto", "asyncio", "uvloop"]
+Loop: TypeAlias = Literal["asyncio", "uvloop"]
 _FOREIGN = ("EVENTKIT_TEST_",)
 """Variables of the tests' broker provisioner, which are none of a service's."""
 
@@ -38,8 +38,8 @@ class Settings(BaseSettings):
     """What may be done about missing topics and groups: create, validate or assume."""
     health_port: int | None = Field(default=None, ge=0, le=65535)
     """Where `eventkit run` tells its health over HTTP, and `eventkit health` asks. None: nowhere."""
-    loop: Loop = "auto"
-    """The event loop of `eventkit run`: uvloop, asyncio's own, or `auto`, which is uvloop where it is installed."""
+    loop: Loop = "asyncio"
+    """The event loop of `eventkit run`: Python's own, or uvloop, which the extra `speed` installs."""
 
     redact: str = ""
     """What is hidden where payloads are shown: names of fields and headers, `module:function`, joined by commas."""

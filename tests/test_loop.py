@@ -34,7 +34,7 @@ async def sold(event: Sold) -> None: ...
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="uvloop needs Unix")
-@pytest.mark.parametrize(("wanted", "module"), [("", "uvloop"), ("uvloop", "uvloop"), ("asyncio", "asyncio")])
+@pytest.mark.parametrize(("wanted", "module"), [("", "asyncio"), ("uvloop", "uvloop")])
 def test_a_service_runs_on_the_loop_that_is_asked_for_and_drains(tmp_path: Path, wanted: str, module: str) -> None:
     pytest.importorskip("uvloop")
     (tmp_path / "shop.py").write_text(_SERVICE)
@@ -45,9 +45,8 @@ def test_a_service_runs_on_the_loop_that_is_asked_for_and_drains(tmp_path: Path,
         assert program.wait(20) == 0
 
 
-def test_without_uvloop_it_is_asyncio_unless_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uvloop_that_is_not_there_is_an_error_that_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "find_spec", lambda name: None)
-    assert loop.factory("auto") is None
     assert loop.factory("asyncio") is None
     with pytest.raises(SettingsError, match=r"faststream-eventkit\[speed\]"):
         loop.factory("uvloop")

@@ -12,12 +12,10 @@ from eventkit.settings import Loop
 
 
 def factory(wanted: Loop) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """What makes the loop; None: asyncio itself. SettingsError where uvloop is asked for by name and not there."""
+    """What makes the loop; None: asyncio itself. SettingsError where uvloop is asked for and not there."""
     if wanted == "asyncio":
         return None
     if find_spec("uvloop") is None:
-        if wanted == "uvloop":
-            raise SettingsError("EVENTKIT_LOOP=uvloop: it is not installed; pip install 'faststream-eventkit[speed]'")
-        return None
+        raise SettingsError("EVENTKIT_LOOP=uvloop: it is not installed; pip install 'faststream-eventkit[speed]'")
     new: Callable[[], asyncio.AbstractEventLoop] = import_module("uvloop").new_event_loop
     return new

@@ -186,7 +186,7 @@ class Lanes(Generic[T]):
                 await self._sleep()
                 continue
             item = ready.popleft()
-            first = item.first if isinstance(item, _Lane) else item
+            first: T = item.first if isinstance(item, _Lane) else item  # pyright: ignore[reportAssignmentType] no T is a lane
             context = base.copy()
             coroutine = run(first)
             try:

@@ -90,7 +90,7 @@ def test_a_signal_drains(slow: Path, number: signal.Signals) -> None:
         program.wait_for("began")
         program.tell(number)
         assert program.wait(20) == 0
-        assert re.search(r"finished\n(.*\n)*.*handled Work.*\n(.*\n)*.*stopped slow, feeder", program.output)
+        assert re.search(r"finished .*\n(.*\n)*.*handled Work.*\n(.*\n)*.*stopped slow, feeder", program.output)
 
 
 def test_a_second_signal_ends_it_at_once(slow: Path) -> None:

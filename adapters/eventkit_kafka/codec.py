@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from math import ceil
 from typing import Any
 from uuid import uuid4
 
@@ -78,8 +79,8 @@ def kept_headers(message: Message) -> Iterable[tuple[str, str]]:
 
 
 def milliseconds(due: datetime) -> int:
-    """Since 1970. A time without a zone is UTC."""
-    return int((due if due.tzinfo is not None else due.replace(tzinfo=UTC)).timestamp() * 1000)
+    """Since 1970, the first that is not before `due`. A time without a zone is UTC."""
+    return ceil((due if due.tzinfo is not None else due.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def decode(address: Address, record: Any) -> Message:

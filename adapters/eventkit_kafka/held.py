@@ -63,7 +63,8 @@ class Held:
         if any(record is None for _, _, _, _, record in entries):
             entries = await self._read_again(entries)
         for _, _, offset, tracker, record in entries:
-            if tracker.pending.get(offset) == WAITING:
+            # of a partition that is being taken away nothing more is begun: its next reader has it
+            if tracker.open and tracker.pending.get(offset) == WAITING:
                 batch.append(self._lending.lend(tracker, offset, codec.decode_copy(tracker.address, record)))
 
     def drop(self, trackers: set[Tracker]) -> None:

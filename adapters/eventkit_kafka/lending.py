@@ -81,7 +81,7 @@ class Lending:
             tracker, offset, arrival = place(delivery)
             if at > now or self.room <= 0:
                 later.append((at, delivery))
-            elif tracker.pending.get(offset) == WAITING:
+            elif tracker.open and tracker.pending.get(offset) == WAITING:
                 batch.append(self.lend(tracker, offset, delivery.message, arrival + 1))
         self._given_back = later
         return max(later[0][0] - now, 0.001) if later else None

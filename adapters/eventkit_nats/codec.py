@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from math import ceil
 from urllib.parse import quote, unquote
 
 from eventkit import headers as h
@@ -52,7 +53,7 @@ def encode(subject: bytes, message: Message, reply_subject: Callable[[str], str]
     except KeyError:
         lines += [f"{_name(name)}{h.escape(value)}\r\n" for name, value in headers.items() if not _is_servers(name)]
     if message.due is not None:
-        lines.append(f"{_DUE}: {round(message.due.timestamp() * 1000)}\r\n")
+        lines.append(f"{_DUE}: {ceil(message.due.timestamp() * 1000)}\r\n")
     body = message.body
     if body is None:
         body = b""

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
+from math import ceil
 from typing import NamedTuple
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -156,11 +157,11 @@ def park(keys: Keys, message: Message, data: bytes) -> bytes | None:
 
 
 def milliseconds(due: datetime | None) -> int | None:
-    """When it is due, since 1970; None: now."""
+    """Since 1970, the first that is not before `due`; None: now."""
     if due is None:
         return None
     stamp = due.timestamp()
-    return int(stamp * 1000) if stamp > time.time() else None
+    return ceil(stamp * 1000) if stamp > time.time() else None
 
 
 def member(message: Message) -> str:

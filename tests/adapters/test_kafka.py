@@ -46,9 +46,11 @@ from eventkit.adapter import (
 from eventkit.errors import MessageTooLarge, NoOwner, NotProvisioned, SettingsError
 from eventkit.testing.brokers import Broker, provide
 from eventkit_kafka import KafkaAdapter, KafkaSettings, lives
+from eventkit_kafka.codec import milliseconds
+from eventkit_kafka.consume import GroupConsumer
 from eventkit_kafka.membership import left_behind
 from eventkit_kafka.partitions import CLASSES, delay_class, key_hash, retry_partition
-from eventkit_kafka.progress import Tracker, decode, encode
+from eventkit_kafka.progress import WAITING, Tracker, decode, encode
 from eventkit_kafka.settings import Url
 
 ORDERS = Address("topic", "orders")
@@ -493,6 +495,35 @@ def test_a_topic_added_to_a_running_group_begins_now(url: str) -> None:
         await next_release.stop(5)
 
     run(url, scenario)
+
+
+def test_what_comes_due_while_partitions_are_taken_away_is_left_to_their_next_reader(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(it: Bench) -> None:
+        seen = await it.consume()
+        waits = message(it.group.retry)._replace(due=datetime.now(UTC) + timedelta(seconds=1))
+        await it.publish(waits)
+        consumer = seen.consumer
+        assert isinstance(consumer, GroupConsumer)
+        member = consumer.member
+        await until(lambda: any(state == WAITING for t in member.trackers.values() for state in t.pending.values()))
+
+        async def late(trackers: object, seconds: float) -> bool:
+            await asyncio.sleep(1.5)
+            return True
+
+        monkeypatch.setattr(member.commits, "commit", late)
+        await member.revoked()  # the message is due meanwhile
+        assert seen.got == []
+
+    run(url, scenario)
+
+
+def test_times_are_rounded_so_that_nothing_comes_early() -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, 678_001, tzinfo=UTC)
+    assert milliseconds(at) / 1000 >= at.timestamp()
+    assert milliseconds(at) - at.timestamp() * 1000 < 1
 
 
 def test_settled_is_not_delivered_again_and_held_is(url: str) -> None:

@@ -146,9 +146,9 @@ async def delays_block_nobody(backend: Backend) -> None:
         await b.publish_many([Job(name=f"hour {n}", number=-1) for n in range(parked)])
         await b.publish_many([Job(name=f"fine {n}", number=n) for n in range(100)])
         await eventually(lambda: len(fine) >= 100, "100 healthy messages come through behind 2,000 that wait")
-        await eventually(lambda: not running.at_work, "all 2,000 are off the topic")
+        # where this machine held us up past the lease, what was in hand comes later
+        await eventually(lambda: len(failed) >= parked and not running.at_work, "all 2,000 are off the topic")
         assert sorted(fine) == list(range(100))
-        assert len(failed) == parked
         assert set(failed.values()) == {1}
 
         slow_ones, quick_ones = ([f"{what} {n}" for n in range(5)] for what in ("retried", "now"))

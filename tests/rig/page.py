@@ -10,8 +10,8 @@ from tests.rig.run import Result
 
 _TEXT = Path(__file__).with_name("page.md")
 _HEAD = (
-    "| broker | version | seed | kill rounds | killed with -9 | besides | acknowledged | unknown | lost | left over | "
-    "duplicated | out of order | overtaken | wrongly dead | drained in | when |"
+    "| broker | kill rounds | acknowledged | lost | left over | wrongly dead | out of order | overtaken | duplicated | "
+    "unknown | drained in | killed with -9 | besides | seed | version | when |"
 )
 _RULE = "|" + " --- |" * (_HEAD.count("|") - 1)
 
@@ -29,20 +29,20 @@ def row(result: Result, version: str) -> str:
     count = result.count
     cells = [
         result.name,
-        version,
-        result.seed,
         result.rounds,
-        _list(result.kills),
-        _list(result.also),
         f"{count.acknowledged:,}",
-        f"{count.unknown:,}",
         result.lost,
         result.left,
-        f"{count.duplicated:,}",
+        len(count.wrong_letters) + len(count.overtried),
         len(count.out_of_order),
         f"{count.overtaken:,}" if result.overtakes else "-",
-        len(count.wrong_letters) + len(count.overtried),
+        f"{count.duplicated:,}",
+        f"{count.unknown:,}",
         f"{result.drained:.0f} s",
+        _list(result.kills),
+        _list(result.also),
+        result.seed,
+        version,
         f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}",
     ]
     return f"| {' | '.join(map(str, cells))} |"

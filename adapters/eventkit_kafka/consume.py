@@ -224,9 +224,10 @@ class GroupConsumer:
             return self._take(await consumer.getmany(*tps, timeout_ms=wait_ms, max_records=most), batch)
         except UNREADABLE as error:
             log.debug("group %s: reading one by one after %r", self.group.name, error)
-        # aiokafka drops what it had read with the unreadable record, and reads it again.
-        if len(tps) == 1:
+        if len(tps) == 1:  # aiokafka drops what it had read with the unreadable record, and reads it again
             return await self._read_singly(tps[0], batch)
+        # Of the others it drops what it would have returned, and thinks that we have it.
+        self.member.rewind(tps)
         self._apart_until = time.monotonic() + _APART
         return 0
 

@@ -191,9 +191,20 @@ class Membership:
                 start = mark.offset
                 if start < begin:
                     self._gap(tp, start, begin)
-            self.consumer.seek(tp, max(start, begin))
+            tracker.start = max(start, begin)
+            self.consumer.seek(tp, tracker.start)
         self.trackers = trackers
         self._assigned.set()
+
+    def rewind(self, tps: Collection[TopicPartition]) -> None:
+        """Read on after what we were given last: what aiokafka had read since then, it has dropped."""
+        for tp in tps:
+            tracker = self.trackers.get(tp)
+            if tracker is None or tp not in self.consumer.assignment():
+                continue
+            at = tracker.next if tracker.next is not None else tracker.start
+            if at is not None:
+                self.consumer.seek(tp, at)
 
     def jumped(self, tracker: Tracker, wanted: int) -> None:
         """Offsets are missing. They may be none of ours, such as marks of transactions; or retention overtook us."""

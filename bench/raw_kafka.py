@@ -89,7 +89,7 @@ class RawKafka:
                         {name: value.decode() for name, value in record.headers}
                         seen(Order.model_validate_json(record.value))
                         done += 1
-                if committing is None or committing.done():
+                if found and (committing is None or committing.done()):
                     committing = asyncio.create_task(self._commit(consumer, found))
             await consumer.commit()
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, dataclass_transform
 
@@ -282,19 +282,14 @@ class Undeclared(Event, extra="allow"):
 def declared(topic: str) -> dict[str, list[type[Event]]]:
     """The event classes of this process that go to a topic, by their wire name."""
     found: dict[str, list[type[Event]]] = {}
-    pending: list[type[Event]] = [Event]
-    while pending:
-        cls = pending.pop()
-        route = cls.__dict__.get("__eventkit_routing__")
-        if isinstance(route, Routing) and route.topic and route.topic.name == topic:
+    for cls, route in every_declared():
+        if issubclass(cls, Event) and route.topic and route.topic.name == topic:
             found.setdefault(route.type, []).append(cls)
-        pending.extend(cls.__subclasses__())
     return found
 
 
-def wire_names() -> frozenset[str]:
-    """The types of all messages that this process declares."""
-    found: set[str] = set()
+def every_declared() -> Iterator[tuple[type[Event | Command[Any]], Routing]]:
+    """All message classes that this process declares, each once, with where its messages go."""
     pending: list[type[Event | Command[Any]]] = [Event, Command]
     seen: set[type] = set()
     while pending:
@@ -304,8 +299,7 @@ def wire_names() -> frozenset[str]:
             pending.extend(type.__subclasses__(cls))
             route = cls.__dict__.get("__eventkit_routing__")
             if isinstance(route, Routing):
-                found.add(route.type)
-    return frozenset(found)
+                yield cls, route
 
 
 def nearest(classes: Sequence[type[Event]], module: str) -> type[Event] | None:

@@ -20,7 +20,7 @@ from eventkit.adapter import Message
 from eventkit.errors import SettingsError
 from eventkit.letter import DeadLetter
 from eventkit.letter import read as read_letter
-from eventkit.messages import Command, Event, Routing, routing
+from eventkit.messages import every_declared, routing
 
 Hide: TypeAlias = Callable[[str, Any], object]
 """Given the path of a field (`payment.card_number`) and its value, says what is shown: the value itself, or another."""
@@ -114,7 +114,7 @@ class Redactor:
         """What the classes of this name declare, of those that this process has imported."""
         found = self._known.get(wire_name)
         if found is None:
-            classes = list(_classes(wire_name))
+            classes = [cls for cls, route in every_declared() if route.type == wire_name]
             secrets = frozenset((_word(name),) for cls in classes for name in _secret_fields(cls, set()))
             keys = frozenset(key for cls in classes if (key := routing(cls).key) is not None)
             found = _Declared(secrets, keys)
@@ -229,19 +229,6 @@ def _words(name: str) -> tuple[str, ...]:
 
 def _word(name: str) -> str:
     return name.casefold().replace("_", "").replace("-", "")
-
-
-def _classes(wire_name: str) -> Iterator[type[Event | Command[Any]]]:
-    pending: list[type[Event | Command[Any]]] = [Event, Command]
-    seen: set[type] = set()
-    while pending:
-        cls = pending.pop()
-        if cls not in seen:
-            seen.add(cls)
-            pending.extend(type.__subclasses__(cls))
-            route = cls.__dict__.get("__eventkit_routing__")
-            if isinstance(route, Routing) and route.type == wire_name:
-                yield cls
 
 
 def _secret_fields(cls: type[BaseModel], seen: set[type]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Hashable, Mapping
 from typing import Generic, TypeVar
 
 from eventkit.instruments import Place
-from eventkit.messages import wire_names
+from eventkit.messages import every_declared
 from eventkit.replies import REPLY_TYPE
 from eventkit.watching import What
 
@@ -148,7 +148,7 @@ class Tallies:
             if now < self._looked + _LOOK_AGAIN:
                 return OTHER
             self._looked = now
-            self._known = wire_names() | {REPLY_TYPE}
+            self._known = {route.type for _, route in every_declared()} | {REPLY_TYPE}
         return name if name in self._known else OTHER
 
     def sum(self) -> Mapping[Place, OfPlace]:

@@ -15,7 +15,7 @@ from eventkit.cli.broker import fail
 from eventkit.errors import DeclarationError
 from eventkit.importing import NotLoaded, import_module
 from eventkit.loading import load_services
-from eventkit.messages import Command, Event, Routing, routing
+from eventkit.messages import Command, Event, every_declared, routing
 
 Verb: TypeAlias = Literal["publish", "send", "request"]
 MessageClass: TypeAlias = type[Event] | type[Command[Any]]
@@ -169,16 +169,7 @@ def _list(names: Sequence[str]) -> str:
 
 def _declared() -> Iterator[MessageClass]:
     """All that can be published or sent, of the modules that are imported."""
-    pending: list[MessageClass] = [Event, Command]
-    seen: set[type] = set()
-    while pending:
-        cls = pending.pop()
-        if cls in seen:
-            continue
-        seen.add(cls)
-        pending.extend(type.__subclasses__(cls))
-        if isinstance(cls.__dict__.get("__eventkit_routing__"), Routing) and "[" not in cls.__qualname__:
-            yield cls
+    return (cls for cls, _ in every_declared() if "[" not in cls.__qualname__)
 
 
 def _type(cls: MessageClass) -> str:

@@ -20,10 +20,13 @@ class Routes:
         self.frame_max = 131_072
         """Bytes that the headers of a message may take: AMQP puts them in one frame."""
 
-    def job(self, message: Message, place: int, now: float, limit: int, asks: bool) -> Job | Exception:
-        """Ready to be written; else the answer. `asks`: the reply comes to this connection."""
+    def job(
+        self, message: Message, place: int, now: float, limit: int, asks: bool, label: str | None
+    ) -> Job | Exception:
+        """Ready to be written; else the answer. `asks`: the reply comes to this connection. `label`: of the rung where
+        it waits."""
         try:
-            route = self._route(message, now, asks)
+            route = self._route(message, now, asks, label)
             job = Job(message, route, encode.encode(message, route.extra), place)
         except InvalidMessage as error:
             return error
@@ -36,7 +39,7 @@ class Routes:
             return MessageTooLarge(what, len(job.properties), room)
         return job
 
-    def _route(self, message: Message, now: float, asks: bool) -> Route:
+    def _route(self, message: Message, now: float, asks: bool, label: str | None) -> Route:
         address = message.address
         extra = encode.Extra(reply_to=DIRECT) if asks else encode.PLAIN
         match address.kind:
@@ -50,12 +53,11 @@ class Routes:
             case "dead":
                 return Route("", self._names.dead(address.name), True, lambda: nowhere(address), extra, True)
             case "retry":
-                return self._retry(address, delay.milliseconds(message.due, now), now, extra)
+                return self._retry(address, delay.milliseconds(message.due, now), now, label, extra)
 
-    def _retry(self, address: Address, wait: int, now: float, extra: encode.Extra) -> Route:
-        if not wait:
+    def _retry(self, address: Address, wait: int, now: float, label: str | None, extra: encode.Extra) -> Route:
+        if not wait or label is None:
             return Route("", self._names.queue(address.name), True, lambda: nowhere(address), extra, True)
-        label = self._topology.label(address.name, wait)
         name, longest = self._names.rung(address.name, label), delay.length(label)
 
         def gone() -> Exception:

@@ -108,7 +108,7 @@ class Running:
 
     async def publish(self, messages: Sequence[Message]) -> Sequence[Answer]:
         answers: list[Answer] = [None] * len(messages)
-        await self._make_ready(messages, answers)
+        labels = await self._make_ready(messages, answers)
         jobs: list[Job] = []
         copies: list[Job] = []
         requests: dict[str, list[Job]] = {}
@@ -117,7 +117,8 @@ class Running:
             if answers[index] is not None:
                 continue
             asks = message.headers.get(h.REPLY_TO) if self._replies else None
-            job = self._routes.job(message, index, now, self.publisher.limit, asks in self._replies)
+            limit = self.publisher.limit
+            job = self._routes.job(message, index, now, limit, asks in self._replies, labels.get(index))
             if not isinstance(job, Job):
                 answers[index] = job
             elif asks in self._replies:
@@ -160,8 +161,12 @@ class Running:
             for job in held:
                 answers[job.place] = amqp.AMQPConnectionError("the broker was lost before the new delay queue was safe")
 
-    async def _make_ready(self, messages: Sequence[Message], answers: list[Answer]) -> None:
-        """Look for exchanges that are not known, make delay queues that are needed for the first time."""
+    async def _make_ready(self, messages: Sequence[Message], answers: list[Answer]) -> dict[int, str]:
+        """Look for exchanges that are not known, make delay queues that are needed for the first time.
+
+        The rung of each message that waits: chosen once, since a shorter one would do when this one is made.
+        """
+        labels: dict[int, str] = {}
         wanted: dict[tuple[Address, str], list[int]] = {}
         now = 0.0
         for index, message in enumerate(messages):
@@ -173,14 +178,17 @@ class Running:
                     wanted.setdefault((address, ""), []).append(index)
             elif kind == "retry" and message.due is not None:
                 wait = delay.milliseconds(message.due, now := now or time.time())
-                label = self.topology.label(address.name, wait)
-                if wait and not self.topology.knows_rung(self._names.rung(address.name, label)):
+                if not wait:
+                    continue
+                label = labels[index] = self.topology.label(address.name, wait)
+                if not self.topology.knows_rung(self._names.rung(address.name, label)):
                     wanted.setdefault((address, label), []).append(index)
         for (address, label), indices in wanted.items():
             error = await self._make(address, label)
             if error is not None:
                 for index in indices:
                     answers[index] = error
+        return labels
 
     async def _make(self, address: Address, label: str) -> Answer:
         try:

@@ -52,6 +52,8 @@ class Topology:
         self.young: dict[str, float] = {}
         """Delay queues that may have just been made, by us or another process, and the loop's time at which they
         would survive a crash of the broker."""
+        self._making: dict[str, asyncio.Lock] = {}
+        """By delay queue: who needs it while another makes it waits, and asks the broker nothing."""
         self._met: set[str] = set()
         """Delay queues that were there on the connection that is now in use."""
         self._on: Wire | None = None
@@ -159,13 +161,17 @@ class Topology:
     async def create_rung(self, group: str, label: str) -> str | None:
         """The delay queue's name; None if there is no such group."""
         name = self.names.rung(group, label)
-        if self.knows_rung(name):
-            return name
+        async with self._making.setdefault(name, asyncio.Lock()):
+            if self.knows_rung(name) or await self._make_rung(group, name):
+                return name
+        return None
+
+    async def _make_rung(self, group: str, name: str) -> bool:
         wire = await self._link.wire()
         if await self._ready(wire, name) is None:
             queue = self.names.queue(group)
             if await self._ready(wire, queue) is None:
-                return None
+                return False
             async with wire.scratch() as channel:
                 await self._declare(channel, name, _dead_letters_to(queue))
         self.young[name] = asyncio.get_running_loop().time() + _YOUNG
@@ -173,7 +179,7 @@ class Topology:
         if wire is self._link.now():
             self._on = wire
             self._met.add(name)
-        return name
+        return True
 
     def label(self, group: str, wait: int) -> str:
         """The rung for a wait in milliseconds, or one that stands in for it while it is silent."""

@@ -701,6 +701,21 @@ def test_a_delay_longer_than_the_ladder_hops(url: str, monkeypatch: pytest.Monke
     run(work())
 
 
+def test_a_delay_shrinks_while_its_delay_queue_is_made(url: str) -> None:
+    async def main() -> None:
+        async with world(url) as mine:
+            adapter = await mine.provisioned()
+            inbox = await mine.consume(adapter, Inbox())
+            due = soon(seconds=0.255)  # just too long for the shortest delay queue; not so once it is made
+            failed = [message(GROUP.retry, n, due=due) for n in range(20)]
+            answers = await asyncio.gather(*(adapter.publish([one]) for one in failed))
+            assert answers == [[None]] * 20
+            await until(lambda: len(inbox.got) == 20)
+            assert sorted(inbox.ids, key=int) == [str(n) for n in range(20)]
+
+    run(main())
+
+
 def test_delayed_messages_survive_a_deleted_rung(url: str) -> None:
     async def work() -> None:
         async with world(url) as w:

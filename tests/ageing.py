@@ -34,6 +34,7 @@ NEXT: Mapping[str, Mapping[str, Any]] = {
         "publish_timeout": timedelta(seconds=5),
     },
     "rabbit": {
+        "replicas": 5,
         "heartbeat": timedelta(seconds=5),
         "consumer_timeout": timedelta(hours=2),
         "publish_timeout": timedelta(seconds=5),

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable
 
 from aiokafka import TopicPartition  # type: ignore[import-untyped]
-from aiokafka.errors import CommitFailedError  # type: ignore[import-untyped]
+from aiokafka.errors import CommitFailedError, InvalidReplicationFactorError  # type: ignore[import-untyped]
 
 from eventkit.adapter import Address, Group, Provision
-from eventkit.errors import NotProvisioned
+from eventkit.errors import NotProvisioned, SettingsError
 from eventkit.names import Naming
+from eventkit_kafka.kept import Kept
 from eventkit_kafka.partitions import CLASSES
 from eventkit_kafka.publish import service_of
 from eventkit_kafka.settings import KafkaSettings
 from eventkit_kafka.topics import Topics, Wanted
-
-log = logging.getLogger("eventkit.kafka")
 
 _HEADROOM = 64 * 1024
 """A copy holds more than its original: what failed, and why."""
@@ -31,10 +29,10 @@ class Provisioner:
         self._topics = topics
         self._naming = naming
         self._settings = settings
+        self._kept = Kept(topics, settings)
         self.starts: dict[tuple[str, TopicPartition], int] = {}
         """Where a running group begins with a topic that is new to it: only its members may commit that."""
         self._created: set[str] = set()
-        self._compared: set[str] = set()
 
     def topic(self, address: Address) -> str:
         name = service_of(address.name) if address.kind == "reply" else address.name
@@ -61,43 +59,43 @@ class Provisioner:
                 f"missing on this Kafka: {_listed(lost)}; an inbox is made by the service that owns it"
             )
         copies = {topic: address for topic, address in missing.items() if address.kind in ("retry", "dead")}
-        await self._topics.create([self._wanted(t, address, 0) for t, address in missing.items() if t not in copies])
+        await self._create([self._wanted(t, address, 0) for t, address in missing.items() if t not in copies])
         if copies:
             originals = [topic for topic, address in channels.items() if address.kind in ("topic", "inbox")]
             limits = await self._topics.limits(originals)
             longest = max(limits.values(), default=0)
-            await self._topics.create([self._wanted(topic, address, longest) for topic, address in copies.items()])
+            await self._create([self._wanted(topic, address, longest) for topic, address in copies.items()])
         if missing:
             fresh = await self._topics.partitions(list(missing))
             await self._topics.led([tp for found in fresh.values() for tp in found])
-        await self._compare({topic: address for topic, address in channels.items() if topic in existing})
+        await self._kept.compare({topic: address for topic, address in channels.items() if topic in existing})
         for group in groups:
             await self._begin(group)
             self._created.add(group.name)
 
-    async def _compare(self, there: dict[str, Address]) -> None:
-        """Say once which topics of ours have other partitions than the settings ask for: they keep what they have."""
-        wanted = self._settings.partitions
-        ours = [
-            topic
-            for topic, address in there.items()
-            if address.kind in ("topic", "inbox") and address.physical is None and topic not in self._compared
-        ]
-        if wanted is None or not ours:
-            return
-        self._compared.update(ours)
-        other = [
-            f"{topic} has {len(found)}"
-            for topic, found in (await self._topics.partitions(ours)).items()
-            if len(found) != wanted
-        ]
-        if other:
-            log.warning(
-                "partitions=%d is for topics that are created; %s, and keeps it: more would move keys to other "
-                "partitions, past what waits for them there (kafka-topics --alter adds them)",
-                wanted,
-                ", ".join(sorted(other)),
+    async def _create(self, wanted: list[Wanted]) -> None:
+        """SettingsError: this Kafka has fewer brokers than that asks for."""
+        replication, least = self._settings.replication, self._settings.min_insync_replicas
+        if wanted and replication is None and least is not None:
+            default = await self._topics.default_replication()
+            if default is not None and default < least:
+                raise SettingsError(
+                    f"EVENTKIT_KAFKA__MIN_INSYNC_REPLICAS is {least}, and this Kafka makes topics of {default} replica"
+                    f"{'' if default == 1 else 's'}, to which nothing could be published: set "
+                    f"EVENTKIT_KAFKA__REPLICATION, {least + 1} for one, or its default.replication.factor"
+                )
+        try:
+            await self._topics.create(wanted)
+        except InvalidReplicationFactorError as error:
+            said = (
+                "its default.replication.factor"
+                if replication is None
+                else f"EVENTKIT_KAFKA__REPLICATION={replication}"
             )
+            raise SettingsError(
+                f"this Kafka has fewer brokers than {said} asks for: start more, or set EVENTKIT_KAFKA__REPLICATION to "
+                f"what it has ({error})"
+            ) from error
 
     async def restore(self, group: Group) -> bool:
         """Make again the topics of a running group that were deleted, to be read from their beginning. False: we had
@@ -140,6 +138,8 @@ class Provisioner:
         elif address.kind == "reply":
             partitions = _REPLY_PARTITIONS
             configs = {"cleanup.policy": "delete", "retention.ms": str(_REPLY_MS), "segment.ms": str(_REPLY_MS)}
+        if settings.min_insync_replicas is not None:
+            configs["min.insync.replicas"] = str(settings.min_insync_replicas)
         if original:
             configs["max.message.bytes"] = str(original + _HEADROOM)
         return Wanted(topic, partitions, settings.replication, configs)

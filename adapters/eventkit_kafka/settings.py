@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eventkit.errors import SettingsError
@@ -35,6 +35,9 @@ class KafkaSettings(BaseSettings):
     """Of topics and inboxes that are created. None: the broker's `num.partitions`."""
     replication: int | None = Field(default=None, ge=1)
     """Replicas of what is created. None: the broker's `default.replication.factor`."""
+    min_insync_replicas: int | None = Field(default=None, ge=1)
+    """How many of them must have a message before it counts as published; 2 of 3 survives the loss of a server, and
+    needs two to be up. Of what is created. None: the broker's `min.insync.replicas`, 1 unless told otherwise."""
     retry_spread: int = Field(default=1, ge=1, le=64)
     """Partitions for each class of delay in a group's retry topic that is created; there are seven classes. More let
     more replicas share the work of retries."""
@@ -52,6 +55,15 @@ class KafkaSettings(BaseSettings):
     """How soon new partitions and moved leaders are noticed."""
     publish_timeout: timedelta = Field(default=timedelta(seconds=10), gt=timedelta(0))
     """Then a publish that is not confirmed is answered with TimeoutError: it may still be written."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.replication is not None and (self.min_insync_replicas or 0) > self.replication:
+            raise ValueError(
+                f"min_insync_replicas={self.min_insync_replicas} of replication={self.replication}: nothing could be "
+                "published; 2 of 3 is usual"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)

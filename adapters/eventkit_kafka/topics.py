@@ -27,7 +27,9 @@ from eventkit_kafka.clients import Clients, end, end_consumer
 T = TypeVar("T")
 
 _LIMIT = "max.message.bytes"
+_LEAST = "min.insync.replicas"
 _BROKER_LIMIT = "message.max.bytes"
+_BROKER_REPLICATION = "default.replication.factor"
 _DEFAULT_LIMIT = 1_048_588
 _EXISTS = 36
 _THERE, _ABSENT = (0, 5), (3, 17)  # without a leader, it is there; a name that cannot be is not
@@ -113,14 +115,30 @@ class Topics:
 
     async def limits(self, names: Collection[str]) -> dict[str, int]:
         """The largest batch that each takes, in bytes. Where we may not ask, the broker's default is assumed."""
-        limits = dict.fromkeys(names, self._default_limit)
+        return dict.fromkeys(names, self._default_limit) | await self._configs(names, _LIMIT)
+
+    async def min_insync_replicas(self, names: Collection[str]) -> dict[str, int]:
+        """How many replicas must have a message of each. Without those of which we may not ask."""
+        return await self._configs(names, _LEAST)
+
+    async def _configs(self, names: Collection[str], key: str) -> dict[str, int]:
+        found: dict[str, int] = {}
         if names:
-            resources = [ConfigResource(ConfigResourceType.TOPIC, name, {_LIMIT: ""}) for name in names]
+            resources = [ConfigResource(ConfigResourceType.TOPIC, name, {key: ""}) for name in names]
             for response in await self._admin.describe_configs(resources):
                 for code, _, _, name, entries in response.resources:
-                    if not code:
-                        limits[name] = next((int(e[1]) for e in entries if e[0] == _LIMIT), self._default_limit)
-        return limits
+                    for entry in entries if not code else ():
+                        if entry[0] == key:
+                            found[name] = int(entry[1])
+        return found
+
+    async def replicas(self, names: Collection[str]) -> dict[str, int]:
+        """Of how many replicas each is, those included that are down; of the partition that has fewest."""
+        return {
+            topic["topic"]: min(len(partition["replicas"]) for partition in topic["partitions"])
+            for topic in await self._ask(names)
+            if topic["partitions"]
+        }
 
     async def create(self, wanted: Sequence[Wanted]) -> None:
         """Make these; that one is there already is success."""
@@ -135,6 +153,11 @@ class Topics:
             for name, code, message, *_ in response.topic_errors:
                 if code not in (0, _EXISTS):
                     raise for_code(code)(f"cannot create the topic {name}: {message}")
+
+    async def default_replication(self) -> int | None:
+        """Replicas of a topic that is created without saying how many. None: we may not ask."""
+        found = await self._broker_config(_BROKER_REPLICATION)
+        return None if found is None else int(found)
 
     async def delete(self, names: Collection[str]) -> None:
         """Returns when they are gone; those that are not there are no error."""
@@ -294,19 +317,23 @@ class Topics:
         return topics
 
     async def _broker_limit(self) -> int:
+        return int(await self._broker_config(_BROKER_LIMIT) or _DEFAULT_LIMIT)
+
+    async def _broker_config(self, key: str) -> str | None:
+        """As one of the brokers has it. None: it does not say."""
         node = self._client.get_random_node()
         if node is not None:
-            resource = ConfigResource(ConfigResourceType.BROKER, str(node), {_BROKER_LIMIT: ""})
+            resource = ConfigResource(ConfigResourceType.BROKER, str(node), {key: ""})
             try:
                 responses = await self._admin.describe_configs([resource])
             except KafkaError:
-                return _DEFAULT_LIMIT
+                return None
             for response in responses:
                 for code, _, _, _, entries in response.resources:
                     for entry in entries if not code else ():
-                        if entry[0] == _BROKER_LIMIT:
-                            return int(entry[1])
-        return _DEFAULT_LIMIT
+                        if entry[0] == key:
+                            return str(entry[1])
+        return None
 
 
 def _check(code: int, group: str) -> None:

@@ -20,6 +20,8 @@ _IN_USE = 10058
 """A stream of that name exists with other settings."""
 _OVERLAP = 10065
 """Another stream has these subjects."""
+_TOO_FEW = (10005, 10074)
+"""There are not as many servers as a stream is to have replicas; or the server is none of a cluster."""
 _EXISTS = (10105, 10148)
 """A consumer of that name exists already."""
 _OWNED = 30.0
@@ -196,6 +198,8 @@ class Topology:
                         f"{address}: another stream has its subjects {subjects} already; to use that one, "
                         "say so with Topic(..., physical=...)"
                     ) from error
+                if error.err_code in _TOO_FEW:
+                    raise _too_few(name, wanted, error) from error
                 if error.err_code != _IN_USE:
                     raise
                 found = await self._exchange.api(f"STREAM.INFO.{name}")
@@ -253,7 +257,12 @@ class Topology:
             if setting in given:
                 changed.update({key: wanted[key] for key in keys if found.get(key, 0) != wanted[key]})
         if changed:
-            await self._exchange.api(f"STREAM.UPDATE.{name}", {**found, **changed})
+            try:
+                await self._exchange.api(f"STREAM.UPDATE.{name}", {**found, **changed})
+            except APIError as error:
+                if error.err_code in _TOO_FEW:
+                    raise _too_few(name, wanted, error) from error
+                raise
 
     async def _make_durable(self, group: Group, address: Address, start: Mapping[str, Any] | None = None) -> None:
         place, durable = await self.place(address), self.durable(group.name, address)
@@ -308,6 +317,13 @@ class Topology:
 
 def _ns(time: timedelta) -> int:
     return round(time.total_seconds() * 1e9)
+
+
+def _too_few(name: str, wanted: Mapping[str, Any], error: APIError) -> SettingsError:
+    return SettingsError(
+        f"EVENTKIT_NATS__REPLICAS is {wanted['num_replicas']}, and there are fewer servers for stream {name!r}: add "
+        f"some with JetStream to the cluster, or set it lower, to 1 outside of a cluster ({error.description})"
+    )
 
 
 def _missing_stream(address: Address, name: str) -> str:

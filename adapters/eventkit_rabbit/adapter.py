@@ -121,10 +121,11 @@ class RabbitAdapter:
         return await self._now().browser.remove(deliveries)
 
     async def measure(self, group: Group, /) -> Backlog:
-        topology = self._now().topology
+        running = self._now()
+        topology = running.topology
         found = await topology.look(self._names.queue(group.name))
         dead = await topology.ready(self._names.dead(group.name))
-        delayed = await topology.delayed(group.name)
+        delayed = await running.waiting.count(group.name)
         if found is None:
             return Backlog(ready=None, in_flight=None, delayed=delayed, dead=dead)
         in_flight = None if found.consumers else 0  # AMQP counts only what is ready

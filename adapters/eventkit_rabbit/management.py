@@ -34,15 +34,19 @@ class Management:
 
     async def queues(self) -> list[str]:
         """Of the virtual host."""
-        return [queue["name"] for queue in await self._get("queues", "name")]
+        return [queue["name"] for queue in await self._get(f"queues/{self._vhost}", "name")]
 
     async def bindings(self) -> list[tuple[str, str]]:
         """The exchanges and the queues that are bound to them."""
-        found = await self._get("bindings", "source,destination,destination_type")
+        found = await self._get(f"bindings/{self._vhost}", "source,destination,destination_type")
         return [(one["source"], one["destination"]) for one in found if one["destination_type"] == "queue"]
 
+    async def nodes(self) -> int:
+        """How many the cluster has, those included that are down. RabbitMQ tells it to monitors and administrators."""
+        return len(await self._get("nodes", "name"))
+
     async def _get(self, what: str, columns: str) -> list[dict[str, Any]]:
-        url = f"{str(self._url).rstrip('/')}/api/{what}/{self._vhost}?columns={columns}&disable_stats=true"
+        url = f"{str(self._url).rstrip('/')}/api/{what}?columns={columns}&disable_stats=true"
         # http or https: the settings take no other
         request = urllib.request.Request(url, headers=self._headers)  # noqa: S310
         try:

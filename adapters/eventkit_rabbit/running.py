@@ -21,10 +21,12 @@ from eventkit_rabbit.link import Link
 from eventkit_rabbit.management import Management
 from eventkit_rabbit.names import Names, lives_with_consumer
 from eventkit_rabbit.publish import Publisher
+from eventkit_rabbit.queues import Queues
 from eventkit_rabbit.reply import ReplyConsumer
 from eventkit_rabbit.routes import Routes, nowhere
 from eventkit_rabbit.settings import RabbitSettings
 from eventkit_rabbit.topology import Topology
+from eventkit_rabbit.waiting import Waiting
 
 _LIMIT_3, _LIMIT_4 = 134_217_728, 16_777_216
 """Bytes: the default max_message_size of RabbitMQ 3 and 4."""
@@ -46,7 +48,8 @@ class Running:
         self._created: dict[str, Group] = {}
         self._consumers: set[RabbitConsumer] = set()
         self._replies: dict[str, ReplyConsumer] = {}
-        self.topology = Topology(self._consuming, names)
+        self.topology = Topology(self._consuming, names, Queues(settings.replicas, management))
+        self.waiting = Waiting(self.topology, management)
         self._groups = Groups(self._consuming, names, self.topology, management)
         self._routes = Routes(self.topology)
         self.browser = Browser(self._consuming, names, self.topology)

@@ -30,6 +30,10 @@ class RabbitSettings(BaseSettings):
     consumer_timeout: timedelta | None = Field(default=None, ge=timedelta(minutes=1))
     """How long a message may stay unsettled before the broker takes it back (x-consumer-timeout, RabbitMQ 3.11.15 and
     newer). None: as the broker is set, 30 minutes by default."""
+    replicas: int | None = Field(default=None, ge=1)
+    """On how many nodes of the cluster a queue that is created is kept (x-quorum-initial-group-size). None: as the
+    broker is set, 3 by default. A smaller cluster is refused at start if `management` is set; without it RabbitMQ takes
+    the nodes that there are, and says nothing. Queues that exist stay as they are."""
     publish_timeout: timedelta = Field(default=timedelta(seconds=10), gt=timedelta())
     """How long a publish waits for the broker. After it the answer is TimeoutError: it may or may not have arrived."""
     management: SecretStr | None = None

@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiormq import exceptions as amqp
-from aiormq.abc import AbstractChannel
 
 from eventkit.adapter import Address, Group, Provision
 from eventkit.errors import CapabilityNotSupported, NotProvisioned
 from eventkit_rabbit import delay
-from eventkit_rabbit.delay import RUNGS
 from eventkit_rabbit.link import Link
 from eventkit_rabbit.names import Names, lives_with_consumer
+from eventkit_rabbit.queues import Queues
 from eventkit_rabbit.silent import Silent
 from eventkit_rabbit.wire import Wire
 
-_NO_LIMIT = 1_000_000_000
-"""Deliveries after which the broker itself gives up. RabbitMQ 4 would do so after 20, a browser's visits included."""
-_PARALLEL = 8
 _YOUNG = 1.5
 """Seconds. A node that is killed within the first one of a quorum queue loses it, or what is in it (`silent`)."""
 
@@ -41,8 +37,9 @@ class Found(NamedTuple):
 class Topology:
     """Declares and asks. Remembers what it found, so that it asks once."""
 
-    def __init__(self, link: Link, names: Names) -> None:
+    def __init__(self, link: Link, names: Names, queues: Queues) -> None:
         self._link = link
+        self._queues = queues
         self.names = names
         self.silent = Silent()
         self.exchanges: set[str] = set()
@@ -57,8 +54,6 @@ class Topology:
         self._met: set[str] = set()
         """Delay queues that were there on the connection that is now in use."""
         self._on: Wire | None = None
-        self._probed: set[str] = set()
-        """Groups whose ladder was looked through once."""
 
     def forget(self) -> None:
         """Something was deleted on the broker: ask again."""
@@ -117,15 +112,14 @@ class Topology:
         wire = await self._link.wire()
         for address in _exchanges_of(wanted):
             await self._create_exchange(wire, address)
-        async with wire.scratch() as channel:
-            for one in wanted:
-                if isinstance(one, Group):
-                    if not lives_with_consumer(one):
-                        await self._create_group(channel, one.name, one.sources)
-                elif one.kind == "retry":
-                    await self._create_group(channel, one.name, ())
-                elif one.kind == "dead":
-                    await self._declare(channel, self.names.dead(one.name), {})
+        for one in wanted:
+            if isinstance(one, Group):
+                if not lives_with_consumer(one):
+                    await self._create_group(wire, one.name, one.sources)
+            elif one.kind == "retry":
+                await self._create_group(wire, one.name, ())
+            elif one.kind == "dead":
+                await self._queues.declare(wire, self.names.dead(one.name))
 
     async def _create_exchange(self, wire: Wire, address: Address) -> None:
         name = self.names.exchange(address)
@@ -142,12 +136,13 @@ class Topology:
                 ) from error
         self.exchanges.add(name)
 
-    async def _create_group(self, channel: AbstractChannel, group: str, sources: Iterable[Address]) -> None:
+    async def _create_group(self, wire: Wire, group: str, sources: Iterable[Address]) -> None:
         queue, dead = self.names.queue(group), self.names.dead(group)
-        await self._declare(channel, dead, {})
-        await self._declare(channel, queue, _dead_letters_to(dead))
-        for source in sources:
-            await channel.queue_bind(queue, self.names.exchange(source), routing_key="#")
+        await self._queues.declare(wire, dead)
+        await self._queues.declare(wire, queue, dead_letters_to=dead)
+        async with wire.scratch() as channel:
+            for source in sources:
+                await channel.queue_bind(queue, self.names.exchange(source), routing_key="#")
 
     def knows_rung(self, name: str) -> bool:
         """Nobody needs to ask for this delay queue. After a reconnect it is asked for again: a broker that was killed
@@ -172,8 +167,7 @@ class Topology:
             queue = self.names.queue(group)
             if await self._ready(wire, queue) is None:
                 return False
-            async with wire.scratch() as channel:
-                await self._declare(channel, name, _dead_letters_to(queue))
+            await self._queues.declare(wire, name, dead_letters_to=queue)
         self.young[name] = asyncio.get_running_loop().time() + _YOUNG
         self.rungs.add(name)
         if wire is self._link.now():
@@ -189,19 +183,6 @@ class Topology:
                 if not self.silent.is_passed_by(self.names.rung(group, other)):
                     return other
         return first
-
-    async def _declare(self, channel: AbstractChannel, queue: str, arguments: dict[str, Any]) -> None:
-        try:
-            await channel.queue_declare(
-                queue,
-                durable=True,
-                arguments={"x-queue-type": "quorum", "x-delivery-limit": _NO_LIMIT, **arguments},
-            )
-        except amqp.ChannelPreconditionFailed as error:
-            raise NotProvisioned(
-                f"queue {queue} exists with other settings than eventkit's: {error}; RabbitMQ cannot change them: "
-                "let the queue run empty, delete it and start again"
-            ) from error
 
     async def has_exchange(self, name: str) -> bool:
         """Is it there? Asked once for each that is."""
@@ -239,31 +220,6 @@ class Topology:
     async def ready(self, queue: str) -> int | None:
         return await self._ready(await self._link.wire(), queue)
 
-    async def delayed(self, group: str) -> int:
-        """How many wait in the group's ladder.
-
-        Rungs that others make later are known to this process when it needs them too: they are looked for only once,
-        because the broker logs an error for each queue that is asked for and not there.
-        """
-        wire = await self._link.wire()
-        names = [self.names.rung(group, label) for label in RUNGS]
-        if group in self._probed:
-            names = [name for name in names if name in self.rungs]
-        limit = asyncio.Semaphore(_PARALLEL)
-
-        async def count(name: str) -> int:
-            async with limit:
-                waiting = await self._ready(wire, name)
-            if waiting is None:
-                self.rungs.discard(name)
-                return 0
-            self.rungs.add(name)
-            return waiting
-
-        total = sum(await asyncio.gather(*map(count, names)))
-        self._probed.add(group)
-        return total
-
 
 def _exchanges_of(wanted: Collection[Address | Group]) -> Iterable[Address]:
     seen: dict[Address, None] = {}
@@ -274,13 +230,3 @@ def _exchanges_of(wanted: Collection[Address | Group]) -> Iterable[Address]:
         elif one.kind == "topic":
             seen[one] = None
     return seen
-
-
-def _dead_letters_to(queue: str) -> dict[str, Any]:
-    # at-least-once needs reject-publish; the default strategy loses messages when a node dies
-    return {
-        "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": queue,
-        "x-dead-letter-strategy": "at-least-once",
-        "x-overflow": "reject-publish",
-    }

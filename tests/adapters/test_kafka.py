@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 from aiokafka.record.util import calc_crc32c
@@ -456,6 +457,61 @@ def test_a_topic_that_has_other_partitions_than_it_should_is_named(url: str, cap
         assert f"{it.topic('orders')} has 2, {it.topic('shipping.inbox')} has 2, and keeps it" in said[0]
 
     run(url, scenario, partitions=2)
+
+
+async def _provisions(it: Bench, **settings: Any) -> None:
+    """A process of its own does, twice."""
+    it.settings = KafkaSettings(**settings)
+    process = it.another()
+    await process.start(10)
+    try:
+        for _ in range(2):
+            await process.provision([it.group, Address("topic", "new")], Provision.CREATE)
+    finally:
+        await process.stop(5)
+
+
+def test_topics_are_made_with_the_replicas_that_must_have_a_message(url: str) -> None:
+    async def scenario(it: Bench) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=url.removeprefix("kafka://"))
+        await admin.start()
+        try:
+            resources = [
+                ConfigResource(ConfigResourceType.TOPIC, it.topic(name), {"min.insync.replicas": ""})
+                for name in ("orders", "shipping.inbox", "shipping.retry", "shipping.dead")
+            ]
+            answers = await admin.describe_configs(resources)
+            found = [entry[1:4:2] for one in answers for resource in one.resources for entry in resource[4]]
+            assert found == [("1", 1)] * 4, "set for the topic itself"
+        finally:
+            await admin.close()
+
+    run(url, scenario, replication=1, min_insync_replicas=1)
+
+
+def test_more_replicas_than_brokers_are_refused_and_nothing_else(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(it: Bench) -> None:
+        with pytest.raises(
+            SettingsError, match=r"fewer brokers than EVENTKIT_KAFKA__REPLICATION=3.* set EVENTKIT_KAFK"
+        ):
+            await _provisions(it, replication=3)
+        with pytest.raises(
+            SettingsError, match=r"MIN_INSYNC_REPLICAS is 2.* of 1 replica, .* EVENTKIT_KAFKA__REPLICATIO"
+        ):
+            await _provisions(it, min_insync_replicas=2)
+        await it.adapter.provision([Address("topic", "new")], Provision.CREATE)
+        await _provisions(it, replication=3, min_insync_replicas=2)
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == 2, said
+        assert f"{it.topic('shipping.retry')} has 1, and keeps it: kafka-reassign-partitions" in said[0]
+        assert f"{it.topic('shipping.retry')} has 1, and keeps it: kafka-configs" in said[1]
+
+    run(url, scenario)
+
+
+def test_more_replicas_that_must_have_it_than_there_are() -> None:
+    with pytest.raises(ValidationError, match="nothing could be published"):
+        KafkaSettings(replication=2, min_insync_replicas=3)
 
 
 # groups

@@ -603,6 +603,22 @@ def test_settings_of_the_next_release_take_effect_only_if_they_were_given(broker
     run(test())
 
 
+def test_more_replicas_than_servers_are_refused(broker: Give) -> None:
+    async def test() -> None:
+        url = broker("nats").url
+        async with started(url) as adapter, started(url, namespace_of(adapter), replicas=3) as next_release:
+            for exists in (False, True):
+                if exists:
+                    await create(adapter)
+                with pytest.raises(SettingsError, match=r"EVENTKIT_NATS__REPLICAS is 3.* to 1 outside of a cluster"):
+                    await create(next_release)
+            got = await receive(adapter, GROUP)
+            await put(adapter, raw(TOPIC, b"{}"))
+            await got.arrive(1)
+
+    run(test())
+
+
 def test_a_physical_topic_is_a_subject_of_any_stream(broker: Give) -> None:
     async def test() -> None:
         url = broker("nats").url

@@ -126,18 +126,22 @@ def redrive(letter: Message, group: Group) -> Message:
 
 
 def describe(error: BaseException) -> dict[str, str]:
-    """An exception as headers: its class, its text and its stack, cut and marked as cut."""
+    """An exception as headers: its class, its text and its stack, cut and marked as cut.
+
+    The text of an exception may hold what no broker takes: the name of a file that is no UTF-8, for one.
+    """
     try:
-        said = str(error)
+        said = h.writable(str(error))
     except Exception as failure:  # noqa: BLE001 an exception whose own text cannot be made
         said = f"(its text cannot be made: {type(failure).__name__})"
     try:
-        stack = "".join(traceback.format_exception(error))
+        stack = h.writable("".join(traceback.format_exception(error)))
     except Exception:  # noqa: BLE001 the same
         stack = "(its stack cannot be made)"
     kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return {
-        h.ERROR_TYPE: kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}",
+        h.ERROR_TYPE: h.writable(name),
         h.ERROR_MESSAGE: said if len(said) <= TEXT else said[:TEXT] + _CUT,
         h.ERROR_STACK: stack if len(stack) <= STACK else _CUT.strip() + stack[-STACK:],
     }

@@ -81,6 +81,11 @@ def text(value: object) -> str | None:
     return None
 
 
+def writable(said: str) -> str:
+    """With each half of a surrogate pair, which is no text and cannot be encoded, spelt out: `\\udcff`."""
+    return said.encode(errors="backslashreplace").decode()
+
+
 def escape(value: str) -> str:
     """Percent-encode all but printable ASCII (and '%', '"' and spaces), as CloudEvents' NATS and HTTP bindings do."""
     return value if _PLAIN(value) and '"' not in value else quote(value, safe=_SAFE)

@@ -67,12 +67,12 @@ def _same(adapter: TypeAdapter[Any], body: bytes, value: object) -> bool:
 
 def rejection(reason: str) -> Body:
     """Why a command was refused."""
-    return _json(_writable(reason)), JSON
+    return _json(h.writable(str(reason))), JSON
 
 
 def failure(error: CommandFailed) -> Body:
     """How it failed for good."""
-    return _json([_writable(error.type), _writable(error.message)]), JSON
+    return _json([h.writable(str(error.type)), h.writable(str(error.message))]), JSON
 
 
 def make(asked: Mapping[str, str], source: str, time: datetime, outcome: Outcome, body: Body) -> Message:
@@ -136,8 +136,3 @@ def _read(reply: Message, as_: object, serializer: Serializer) -> Any:
 
 def _json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()
-
-
-def _writable(text: object) -> str:
-    """Half of a surrogate pair is no text: it is spelt out."""
-    return str(text).encode(errors="backslashreplace").decode()

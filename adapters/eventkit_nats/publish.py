@@ -66,7 +66,10 @@ class Publisher:
         return answers
 
     def _question(self, message: Message) -> Question:
-        question, size = encode(self._subjects.of(message.address, message.type), message, self._subjects.reply)
+        try:
+            question, size = encode(self._subjects.of(message.address, message.type), message, self._subjects.reply)
+        except UnicodeEncodeError as problem:
+            raise InvalidMessage(f"a header of {_name(message)} is no valid Unicode: {problem}") from problem
         limit = self._link.largest if message.address.kind in ("topic", "inbox") else self._link.max_payload
         if size > limit:
             raise MessageTooLarge(_name(message), size, limit)

@@ -90,11 +90,13 @@ async def _go_wrong(how: str) -> None:
             raise StopAsyncIteration
         case "wordless":
             raise _Wordless
+        case "half a letter":  # as in the name of a file that is no UTF-8
+            raise OSError("no such file: \udcff")
 
 
 _WRONG = (
     *("cancels itself", "cancels itself and fails", "awaits what is cancelled", "raises a cancellation"),
-    *("exits", "exits later", "generator", "stops", "wordless"),
+    *("exits", "exits later", "generator", "stops", "wordless", "half a letter"),
 )
 
 

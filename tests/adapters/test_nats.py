@@ -22,7 +22,7 @@ from eventkit import headers as h
 from eventkit.adapter import DONE, RELEASE, Address, Connection, Group, Move, Provision
 from eventkit.contract.checks import eventually, stays
 from eventkit.contract.receiving import contents, put, raw, receive
-from eventkit.errors import MessageTooLarge, NoOwner, NotProvisioned, SettingsError
+from eventkit.errors import InvalidMessage, MessageTooLarge, NoOwner, NotProvisioned, SettingsError
 from eventkit.security import Tls
 from eventkit.testing.brokers import Broker, provide
 from eventkit_nats import Authentication, NatsAdapter, NatsSettings
@@ -396,6 +396,19 @@ def test_a_failed_copy_keeps_the_original(broker: Give) -> None:
             await got.arrive(1)
             got.settle(got.got[0], Move(raw(GROUP.dead, b"kept")))
             await eventually_async(lambda: contents(adapter, GROUP.dead), lambda found: len(found) == 1, "kept")
+
+    run(test())
+
+
+def test_a_header_that_is_no_text_is_refused_and_harms_no_other(broker: Give) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as adapter:
+            await create(adapter)
+            refused, fine = await adapter.publish(
+                [raw(TOPIC, b"one", headers={"a": "\udcff"}), raw(TOPIC, b"two", headers={"a": "b"})]
+            )
+            assert isinstance(refused, InvalidMessage)
+            assert fine is None
 
     run(test())
 

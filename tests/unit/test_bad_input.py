@@ -378,16 +378,20 @@ def test_an_exception_without_readable_text_is_still_a_failure() -> None:
 
     @made.handler
     async def placed(event: Placed) -> None:
-        raise Mute if event.order == "mute" else Huge("x" * 100_000)
+        if event.order == "mute":
+            raise Mute
+        raise Huge("x" * 100_000) if event.order == "huge" else OSError("no such file: \udcff")
 
     async def main() -> None:
         async with testing.run(made) as t:
             await t.publish(Placed(order="mute"))
             await t.publish(Placed(order="huge"))
+            await t.publish(Placed(order="half"))
             await t.idle()
             letters = {letter.message.key: letter.message.headers for letter in t.dead_letters()}
             assert letters["mute"][h.ERROR_MESSAGE] == "(its text cannot be made: RuntimeError)"
             assert letters["huge"][h.ERROR_MESSAGE].endswith("x [cut]")
+            assert letters["half"][h.ERROR_MESSAGE] == r"no such file: \udcff"
             assert all(len(value) < 5_000 for headers in letters.values() for value in headers.values())
 
     run(main())

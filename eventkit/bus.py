@@ -242,8 +242,9 @@ class Bus:
         """Publish an event; returns when the broker has it.
 
         `id`: your own, so that publishing it again after an unknown outcome makes no second message where the broker
-        drops repeats; None: a new one. `delay`: each group gets it that much later (24 hours at most); None or zero:
-        at once. Raises PublishError where the broker did not confirm, MessageTooLarge, InvalidMessage.
+        drops repeats: two messages of one source and one id are one message; None: a new one. `delay`: each group gets
+        it that much later (24 hours at most); None or zero: at once. Raises PublishError where the broker did not
+        confirm, MessageTooLarge, InvalidMessage.
         """
         if not isinstance(event, Event):
             raise _wrong_verb("publish", event)

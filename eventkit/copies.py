@@ -7,9 +7,11 @@ has the same one. What failure adds is bounded.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from eventkit import headers as h
 from eventkit.adapter import Address, Delivery, Group, Message
@@ -94,9 +96,10 @@ def dead(
     """To be kept, with why, where and how often."""
     message = delivery.message
     stamp = failed_at.isoformat()
+    carried = _carried(delivery, group)
     headers = {
-        **_carried(delivery, group),
-        h.MESSAGE_ID: f"{_id(delivery)}.{group.name}.{redriven(message)}.dead",
+        **carried,
+        h.MESSAGE_ID: _copy_id(carried, group, f"{redriven(message)}.dead"),
         h.REASON: reason.value,
         h.ATTEMPT: str(attempt),
         h.LAST_FAILURE: stamp,
@@ -114,11 +117,10 @@ def redrive(letter: Message, group: Group) -> Message:
     """
     count = redriven(letter) + 1
     headers = {name: value for name, value in letter.headers.items() if name not in _FAILURE}
-    original = headers.get(h.ID, "")
     headers |= {
         h.ATTEMPT: "1",
         h.REDRIVEN: str(count),
-        h.MESSAGE_ID: f"{original}.{group.name}.redrive.{count}",
+        h.MESSAGE_ID: _copy_id(headers, group, f"redrive.{count}"),
     }
     for name in (h.FIRST_FAILURE, h.WAITED, h.DUE, h.EXPIRY, h.REPLY_TO):
         headers.pop(name, None)
@@ -201,11 +203,8 @@ def _to_retry(
     failed_at: datetime | None,
 ) -> Message:
     message = delivery.message
-    headers = {
-        **_carried(delivery, group),
-        **changed,
-        h.MESSAGE_ID: f"{_id(delivery)}.{group.name}.{redriven(message)}.{step}",
-    }
+    carried = _carried(delivery, group)
+    headers = {**carried, **changed, h.MESSAGE_ID: _copy_id(carried, group, f"{redriven(message)}.{step}")}
     if failed_at is not None:
         headers.setdefault(h.FIRST_FAILURE, failed_at.isoformat())
     return Message(group.retry, message.type, message.key, headers, message.body, due)
@@ -225,6 +224,13 @@ def _carried(delivery: Delivery, group: Group) -> dict[str, Any]:
         address = message.address
         headers[h.ORIGIN] = str(address) + (f"|{address.physical}" if address.physical else "")
     return headers
+
+
+def _copy_id(carried: Mapping[str, str], group: Group, step: str) -> str:
+    """The broker-level id of a copy. A message's own id is unique to its source alone, and people who choose theirs
+    give it to an order's every event: two messages of one id must not be taken for one."""
+    about = "\n".join(carried.get(name, "") for name in (h.SOURCE, h.TYPE, h.ORIGIN))
+    return f"{carried.get(h.ID, '')}.{crc32(about.encode(errors='surrogatepass')):08x}.{group.name}.{step}"
 
 
 def _id(delivery: Delivery) -> str:

@@ -149,14 +149,16 @@ class DeadLetters:
         work = _Work()
         batch: list[DeadLetter] = []
         size = 0
-        seen: set[tuple[str, int]] = set()
+        seen: set[tuple[object, ...]] = set()
         try:
             async with self._browse() as found:
                 async for delivery in found:
                     letter = read(delivery, self._serializer)
-                    if not which.takes(letter) or (letter.id, letter.redriven - 1) in seen:
+                    # an id is its source's own
+                    which_one = (letter.id, letter.message.headers.get(h.SOURCE), letter.type, letter.origin)
+                    if not which.takes(letter) or (*which_one, letter.redriven - 1) in seen:
                         continue
-                    seen.add((letter.id, letter.redriven))
+                    seen.add((*which_one, letter.redriven))
                     batch.append(letter)
                     size += len(letter.body or b"")
                     if len(batch) >= _LETTERS or size > _BYTES:
@@ -167,7 +169,7 @@ class DeadLetters:
         except DeadLetterError as error:
             error.done, error.failures = work.done, tuple(work.failures)
             raise
-        missing = which.ids - {id_ for id_, _ in seen}
+        missing = which.ids - {id_ for id_, *_ in seen}
         work.failures += [LetterFailure(id_, self._none(id_)) for id_ in sorted(missing)]
         if work.failures:
             first = work.failures[0]

@@ -187,24 +187,26 @@ async def dead_letter_once(backend: Backend) -> None:
         calls[f"work {command.number}"] += 1
         raise GiveUp("of no use")
 
-    async with bus(backend, namespace) as b:
+    async with bus(backend, namespace) as b, bus(backend, namespace, "elsewhere") as other:
         async with b.run(service):
             for number in range(5):
-                await b.publish(Job(name=f"bad {number}", number=1), id=f"bad-{number}")
-                await b.send(Work(number=number), id=f"work-{number}")
+                # an id is its source's own, and what else it stands for there
+                await b.publish(Job(name=f"bad {number}", number=1), id=f"id-{number}")
+                await other.publish(Job(name=f"other {number}", number=1), id=f"id-{number}")
+                await b.send(Work(number=number), id=f"id-{number}")
                 await b.publish(Job(name=f"good {number}"))
-            await dead_letters(backend, namespace, "worker", 10)
+            await dead_letters(backend, namespace, "worker", 15)
         async with b.run(service):
             await b.publish(Job(name="afterwards"))
             await eventually(lambda: calls["afterwards"], "the service works again after its restart")
-            await stays(lambda: calls.total() == 21, f"finished messages came again: {calls}", 0.3)
-            letters = await dead_letters(backend, namespace, "worker", 10)
-    assert sorted(letter.headers[h.ID] for letter in letters) == sorted(
-        [f"bad-{n}" for n in range(5)] + [f"work-{n}" for n in range(5)]
-    )
-    assert {letter.headers[h.ORIGIN] for letter in letters} == {"topic:failure.jobs", "inbox:worker"}
+            await stays(lambda: calls.total() == 31, f"finished messages came again: {calls}", 0.3)
+            letters = await dead_letters(backend, namespace, "worker", 15)
+    said = Counter((letter.headers[h.ID], letter.headers[h.SOURCE], letter.headers[h.ORIGIN]) for letter in letters)
+    mine = [("contract", "topic:failure.jobs"), ("elsewhere", "topic:failure.jobs"), ("contract", "inbox:worker")]
+    assert said == Counter((f"id-{n}", source, origin) for n in range(5) for source, origin in mine), said
     assert calls == {
         **{f"bad {n}": 2 for n in range(5)},
+        **{f"other {n}": 2 for n in range(5)},
         **{f"work {n}": 1 for n in range(5)},
         **{f"good {n}": 1 for n in range(5)},
         "afterwards": 1,

@@ -198,10 +198,11 @@ class Receive(Protocol):
         ...
 
     async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool], /) -> None:
-        """This consumer is about to lose what `belongs` to one channel: finish or drop those deliveries.
+        """This consumer is about to lose, or has lost, what `belongs` to one channel: finish or drop those deliveries.
 
-        All up to the last one that is running, or `needed` because one behind it is settled already, are finished and
-        settled; those behind are dropped without settlement. Returns when that is done.
+        Those that run, or are `needed` because one behind them is settled already, are finished and settled, and where
+        the adapter `settles_in_order` all before them; the others are dropped without settlement. Returns when that is
+        done.
         """
         ...
 

@@ -168,11 +168,14 @@ class Consuming:
     async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool], /) -> None:
         self._suspects.put_back(belongs)
         mine = [(key, delivery) for key, delivery in self._held.items() if belongs(delivery)]
-        last = max((at for at, (key, d) in enumerate(mine) if key in self._started or needed(d)), default=-1)
-        for delivery in self._forget(key for key, _ in mine[last + 1 :]):
+        kept = [at for at, (key, delivery) in enumerate(mine) if key in self._started or needed(delivery)]
+        if self._adapter.capabilities.settles_in_order and kept:
+            kept = list(range(kept[-1] + 1))
+        finished = {mine[at][0] for at in kept}
+        for delivery in self._forget(key for key, _ in mine if key not in finished):
             self._suspects.ended(id(delivery))
         with self._hurried():
-            await self._wait_for([key for key, _ in mine[: last + 1]])
+            await self._wait_for(finished)
 
     def unsettled(self, delivery: Delivery, how: Settlement, error: Exception, /) -> None:
         log.warning(
@@ -241,6 +244,8 @@ class Consuming:
         for delivery in dropped:
             del self._held[id(delivery)]
             self._outcomes.forget(delivery)
+            if self._waiters:
+                self._tell_waiters(id(delivery))
         return dropped
 
     async def _wait_for(self, keys: Iterable[int]) -> None:

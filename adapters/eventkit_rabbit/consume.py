@@ -123,11 +123,17 @@ class RabbitConsumer:
             reason = await session.over
             self._session, self._error = None, reason
             self._arrived.clear()
+            if not isinstance(reason, NotProvisioned):  # nobody brings again what was in a deleted queue
+                self._start(self._drop(session), "drop")
             said = not session.wire.lost.done()  # of a lost connection the link speaks
             if said:
                 log.warning("group %s no longer consumes %s: %s; trying again", self._group.name, self._queue, reason)
             session = await self._reopen(isinstance(reason, NotProvisioned), said)
             self._error = None
+
+    async def _drop(self, session: Session) -> None:
+        """What came on a channel that is gone comes again: what has not begun runs then, and not now, too."""
+        await self._receive.revoked(lambda delivery: held(delivery)[0] is session, lambda _: False)
 
     async def _reopen(self, deleted: bool, said: bool) -> Session:
         pause = _FIRST_PAUSE

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from aiormq.exceptions import AMQPConnectionError, ChannelNotFoundEntity, Probab
 from pamqp.commands import Basic
 from pydantic import SecretStr
 
+from eventkit import Bus, Event, Service
 from eventkit import headers as h
 from eventkit.adapter import (
     DONE,
@@ -923,6 +925,40 @@ def test_a_cut_connection_comes_back(url: str, caplog: pytest.LogCaptureFixture)
     ours = [r.levelname for r in caplog.records if r.name == "eventkit.rabbit"]
     assert sorted(ours) == ["INFO", "INFO", "WARNING", "WARNING"]
     assert not [r for r in caplog.records if r.name.startswith("aiormq") and r.levelno >= logging.WARNING]
+
+
+class Order(Event, topic="orders", key="key"):
+    number: int
+    key: str
+
+
+def test_what_had_not_begun_when_the_connection_was_lost_runs_once(url: str) -> None:
+    async def work() -> None:
+        ran: Counter[int] = Counter()
+        go_on = asyncio.Event()
+        service = Service("shipping", concurrency=4)
+
+        @service.handler
+        async def handle(event: Order) -> None:
+            ran[event.number] += 1
+            await go_on.wait()
+
+        async with world(url) as w:
+            adapter = RabbitAdapter(Connection(SecretStr(url), w.namespace, "test"))
+            async with Bus(adapter, source="test") as bus, bus.run(service):
+                await bus.publish_many([Order(number=n, key=f"k{n % 10}") for n in range(40)])
+                await until(lambda: len(ran) == 4)
+                (consumer,) = adapter._now()._consumers
+                before = consumer._session
+                link = adapter._now()._consuming.now()
+                assert link is not None
+                link._writer.transport.abort()
+                await until(lambda: consumer._session is not None and consumer._session is not before)
+                go_on.set()
+                await until(lambda: len(ran) == 40)
+        assert {number for number, count in ran.items() if count > 1} <= set(range(4)), ran
+
+    run(work())
 
 
 def test_takeover_of_a_consumer_that_died(url: str) -> None:

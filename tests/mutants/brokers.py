@@ -174,6 +174,14 @@ BROKERS = (
         "L3",
         "rabbit",
     ),
+    Mutant(
+        "rabbit: run what came on a channel that is gone",
+        f"{_RABBIT}/consume.py",
+        '                self._start(self._drop(session), "drop")\n',
+        "                pass\n",
+        "tests/adapters/test_rabbit.py::test_what_had_not_begun_when_the_connection_was_lost_runs_once",
+        "rabbit",
+    ),
     # Kafka
     Mutant(
         "kafka: commit past what is in flight",

@@ -98,6 +98,15 @@ class Channel:
         """Put these on the wire, in order. All at once: nothing else comes between."""
         number, frame_max, methods = self.channel.number, self.wire.frame_max, self._methods
         out: list[bytes] = []
+        for job in jobs:  # all of it first: what cannot be written must not count as written
+            name = (job.route.exchange, job.route.routing_key, job.route.mandatory)
+            method = methods.get(name)
+            if method is None:
+                if len(methods) > 1000:
+                    methods.clear()
+                method = methods[name] = write.publish(number, *name)
+            out.append(method)
+            out += write.content(number, job.properties, job.message.body or b"", frame_max)
         now = time.monotonic()
         for job in jobs:
             route = job.route
@@ -107,14 +116,6 @@ class Channel:
                 key = (route.exchange, route.routing_key, job.message.headers.get(h.MESSAGE_ID, ""))
                 self._returnable.setdefault(key, deque()).append(self._tag)
             self._sent[self._tag] = _Sent(call, job, key, now)
-            name = (route.exchange, route.routing_key, route.mandatory)
-            method = methods.get(name)
-            if method is None:
-                if len(methods) > 1000:
-                    methods.clear()
-                method = methods[name] = write.publish(number, *name)
-            out.append(method)
-            out += write.content(number, job.properties, job.message.body or b"", frame_max)
         call.open += len(jobs)
         self.wire.write(*out)
 

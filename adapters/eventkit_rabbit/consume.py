@@ -114,6 +114,7 @@ class RabbitConsumer:
                 await self._apply()
             except BaseException:
                 self._session = None
+                self._arrived.clear()  # what it brought already comes again
                 await wire.close_channel(session.channel)
                 raise
         return session

@@ -16,7 +16,7 @@ from eventkit.errors import InvalidMessage
 from eventkit_rabbit import properties as p
 
 _AS_PROPERTY = frozenset({h.CONTENT_TYPE, h.CORRELATION_ID, h.REPLY_TO, h.MESSAGE_ID})
-_SHORT = 255
+SHORT = 255
 """Bytes of a short string, at most."""
 _u32 = Struct(">I").pack
 _flags = Struct(">H").pack
@@ -93,13 +93,13 @@ def _encode(message: Message, extra: Extra) -> bytes:
 def _repeated(text: str) -> bytes:
     """A short string that comes again and again, such as a type; empty if it is too long."""
     raw = text.encode()
-    return bytes((len(raw),)) + raw if len(raw) <= _SHORT else b""
+    return bytes((len(raw),)) + raw if len(raw) <= SHORT else b""
 
 
 def _short(text: str, name: str, table: list[bytes]) -> bytes:
     """As a short string; one that is too long becomes a header instead, if it has a name to go by."""
     raw = text.encode()
-    if len(raw) <= _SHORT:
+    if len(raw) <= SHORT:
         return bytes((len(raw),)) + raw
     if name:
         _add(table, name, text)
@@ -113,8 +113,8 @@ def _add(table: list[bytes], name: str, text: str) -> None:
 
 def _write_name(name: str) -> bytes:
     raw = (p.KEPT + name if name in p.BROKERS else name).encode()
-    if len(raw) > _SHORT:
-        raise InvalidMessage(f"header {name[:40]!r}...: AMQP takes names of at most {_SHORT} bytes")
+    if len(raw) > SHORT:
+        raise InvalidMessage(f"header {name[:40]!r}...: AMQP takes names of at most {SHORT} bytes")
     written = bytes((len(raw),)) + raw + b"S"
     if len(_written) < p.MANY:
         _written[name] = written

@@ -49,6 +49,8 @@ class Routes:
                 nobody = lambda: nowhere(address)  # noqa: E731
                 return Route(self._names.exchange(address), routing_key(message.type), True, nobody, extra)
             case "reply":
+                if len(address.name.encode(errors="replace")) > encode.SHORT:  # a requester chooses it
+                    raise InvalidMessage(f"reply_to {address.name[:40]!r}... is no address for a reply")
                 return Route("", address.physical or address.name, False, None, encode.Extra(persistent=False), True)
             case "dead":
                 return Route("", self._names.dead(address.name), True, lambda: nowhere(address), extra, True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from aiormq import exceptions as amqp
@@ -27,6 +27,7 @@ from eventkit_rabbit.routes import Routes, nowhere
 from eventkit_rabbit.settings import RabbitSettings
 from eventkit_rabbit.topology import Topology
 from eventkit_rabbit.waiting import Waiting
+from eventkit_rabbit.wire import Wire
 
 _LIMIT_3, _LIMIT_4 = 134_217_728, 16_777_216
 """Bytes: the default max_message_size of RabbitMQ 3 and 4."""
@@ -131,6 +132,7 @@ class Running:
                 copies.append(job)
             else:
                 jobs.append(job)
+        wire, young = self._copies.now(), self._young(copies)
         work = [self.publisher.publish(jobs, answers)] if jobs else []
         work += [self._replies[name].publisher.publish(own, answers) for name, own in requests.items()]
         if copies:
@@ -143,24 +145,34 @@ class Running:
             if isinstance(answer, amqp.ChannelNotFoundEntity):
                 self.topology.forget()
                 answers[index] = nowhere(messages[index].address)
-        if self.topology.young:
-            await self._mature(copies, answers)
+        if young:
+            await self._mature([job for job in copies if job.route.routing_key in young], answers, wire, young)
         return answers
 
-    async def _mature(self, jobs: Sequence[Job], answers: list[Answer]) -> None:
-        """Confirm what went to a delay queue that was just made only when a crash of the broker would not take it."""
-        now = asyncio.get_running_loop().time()
+    def _young(self, jobs: Sequence[Job]) -> dict[str, float]:
+        """The delay queues that these go to and that a crash of the broker would take, and until when."""
         young = self.topology.young
-        for name in [name for name, safe in young.items() if safe <= now]:
-            del young[name]
-        held = [job for job in jobs if job.route.routing_key in young and answers[job.place] is None]
+        if young:
+            now = asyncio.get_running_loop().time()
+            for name in [name for name, safe in young.items() if safe <= now]:
+                del young[name]
+        return {name: young[name] for job in jobs if (name := job.route.routing_key) in young} if young else {}
+
+    async def _mature(
+        self, jobs: Sequence[Job], answers: list[Answer], before: Wire | None, young: Mapping[str, float]
+    ) -> None:
+        """Confirm what went to a delay queue that was just made only when a crash of the broker would not take it.
+
+        `before`, `young`: the connection and those queues as they were before anything was published.
+        """
+        held = [job for job in jobs if answers[job.place] is None]
         if not held:
             return
         wire = self._copies.now()
-        left = max(young[job.route.routing_key] for job in held) - now
-        if wire is not None:
-            await asyncio.wait([wire.lost], timeout=left)
-        if wire is None or wire.lost.done():
+        if wire is not None and before in (None, wire):
+            left = max(young[job.route.routing_key] for job in held) - asyncio.get_running_loop().time()
+            await asyncio.wait([wire.lost], timeout=max(left, 0.0))
+        if wire is None or before not in (None, wire) or wire.lost.done():
             for job in held:
                 answers[job.place] = amqp.AMQPConnectionError("the broker was lost before the new delay queue was safe")
 

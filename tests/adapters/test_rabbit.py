@@ -844,6 +844,22 @@ async def _silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
+def test_an_address_for_replies_that_amqp_cannot_name_harms_no_other(url: str) -> None:
+    async def main() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            nowhere = message(Address("reply", "r" * 300))  # whoever asks chooses it
+            for number in range(2):
+                answers = await adapter.publish([message(TOPIC, 1), nowhere, message(TOPIC, 2)])
+                assert answers[0] is answers[2] is None, (number, answers)
+                assert isinstance(answers[1], InvalidMessage)
+            inbox = await w.consume(adapter, Inbox())
+            assert await adapter.publish([message(TOPIC, 3)]) == [None]
+            await until(lambda: inbox.got)
+
+    run(main())
+
+
 def test_start_fails_in_time_and_leaves_nothing_open(url: str, recwarn: pytest.WarningsRecorder) -> None:
     async def work() -> None:
         parts = url.partition("@")[2]

@@ -43,6 +43,22 @@ def test_a_refusal_is_no_confirm() -> None:
     asyncio.run(main())
 
 
+def test_what_cannot_be_written_does_not_count_as_written() -> None:
+    async def main() -> None:
+        channel, _ = written(1)
+        answers: list[Answer] = [LATE] * 2
+        names = ("key", "k" * 300, "key")
+        message = Message(Address("topic", "t"), "T", None, {}, b"")
+        jobs = [Job(message, Route("topic", name, mandatory=True, returned=None), b"", 0) for name in names]
+        with pytest.raises(ValueError, match="range"):
+            channel.write(Call(answers), jobs)
+        channel.write(Call(answers), [Job(message, Route("topic", "key", False, None), b"", 1)])
+        channel.confirmed(2, False, True)  # the second that the broker was given
+        assert answers == [LATE, None]
+
+    asyncio.run(main())
+
+
 def test_what_was_not_answered_goes_down_with_its_channel() -> None:
     async def main() -> None:
         channel, answers = written(3)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +16,7 @@ from eventkit.contract.checks import eventually, fresh_namespace
 from eventkit.contract.receiving import receive
 from eventkit_rabbit import delay
 from eventkit_rabbit.adapter import RabbitAdapter
+from eventkit_rabbit.running import Running
 from eventkit_rabbit.silent import Silent
 from tests.breakable import Breakable
 from tests.wanted import wanted
@@ -140,3 +143,22 @@ def test_a_queue_without_a_substitute_is_an_error_until_it_speaks() -> None:
     assert not silent.is_passed_by("orders")
     silent.speaks("orders")
     assert silent.error is None
+
+
+def test_what_went_to_a_queue_that_a_crash_takes_is_not_confirmed_over_the_next_connection() -> None:
+    async def work() -> None:
+        running = Running.__new__(Running)
+        loop = asyncio.get_running_loop()
+        one, two = (cast("Any", SimpleNamespace(lost=loop.create_future())) for _ in range(2))
+        jobs = [cast("Any", SimpleNamespace(place=0, route=SimpleNamespace(routing_key="orders.retry:1s")))]
+        young = {"orders.retry:1s": loop.time() + 0.05}
+        for now, confirmed in ((one, True), (two, False), (None, False)):
+            running._copies = cast("Any", SimpleNamespace(now=lambda now=now: now))
+            answers: list[Exception | None] = [None]
+            await running._mature(jobs, answers, one, young)
+            assert (answers[0] is None) is confirmed
+            assert not confirmed or loop.time() > young["orders.retry:1s"]
+        running.topology = cast("Any", SimpleNamespace(young=young))
+        assert running._young(jobs) == {}, "it is safe by now"
+
+    asyncio.run(work())

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 from eventkit.adapter import Delivery, Group, Receive, Settlement
 from eventkit_nats import readers
@@ -21,6 +22,9 @@ from eventkit_nats.subjects import Subjects
 from eventkit_nats.topology import Topology
 
 log = logging.getLogger("eventkit.nats")
+
+_READ = 0.6
+"""The part of a lease after which what was not read is left to others; the rest is time enough to renew it."""
 
 
 class GroupConsumer:
@@ -44,7 +48,7 @@ class GroupConsumer:
         self._topology = topology
         self._receive = receive
         self._loop = asyncio.get_running_loop()
-        self._settling = Settling(link, publisher, receive, self._schedule)
+        self._settling = Settling(link, publisher, receive, self._schedule, self._lost)
         self._sources = Sources(link, exchange, topology, group, in_flight, self._arrive, self._ask_small, self._oldest)
         self._arrived: list[Delivery] = []
         self._wake = asyncio.Event()
@@ -52,7 +56,8 @@ class GroupConsumer:
         self._running.set()
         self._scheduled = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._awake = self._loop.time()
+        self._awake = self._asleep = self._loop.time()
+        self._dropping: set[asyncio.Task[None]] = set()
         self._catching_up: asyncio.Task[None] | None = None
         self._ended = False
         self._on_stop: Callable[[GroupConsumer], None] | None = None
@@ -108,7 +113,7 @@ class GroupConsumer:
         self._ended = True
         deadline = self._loop.time() + timeout
         self._running.clear()
-        for task in self._tasks:
+        for task in (*self._tasks, *self._dropping):
             task.cancel()
         if self._counted is not None:
             self._link.unsubscribe(self._counted)
@@ -133,7 +138,8 @@ class GroupConsumer:
             return
         now = self._loop.time()
         pull.came(now)
-        if self._stood_still(now):
+        since = self._since(now)
+        if since is None:
             return
         parts = reply.split(b".")
         # $JS.ACK.<stream>.<consumer>.<delivered>.<sequence>..., on some servers with domain and account before
@@ -148,7 +154,7 @@ class GroupConsumer:
                     return
                 count = max(1, count - 1)  # the arrival at which it was put off was none for anybody
             self._settling.retrying.add(reply)
-        self._settling.take(reply, now)
+        self._settling.take(reply, since)
         self._sources.brought(pull, now)
         position = parts[at + 1]
         pull.newest = max(pull.newest, int(position))
@@ -191,27 +197,36 @@ class GroupConsumer:
         while True:
             await asyncio.sleep(min(1.0, self._settling.lease / 6))
             now = self._loop.time()
-            self._stood_still(now)
+            self._since(now)
             self._awake = now
             if self._link.up.is_set():
                 self._settling.renew(now)
                 self._sources.check(now)
                 self._ask_small()
 
-    def _stood_still(self, now: float) -> bool:
-        """Has this process not run for so long that what it now reads may have been another's for some time?
+    def _since(self, now: float) -> float | None:
+        """Since when what is read now has been ours at least, by the loop's clock. None: for so long, since this
+        process did not run, that it may be another's by now.
 
-        Then nothing of it is taken until the server has answered a question that was asked afterwards. What was not
-        taken comes again when its lease has run out, to whomever.
+        The latter is not taken, until the server has answered a question that was asked afterwards. It comes again
+        when its lease has run out, to whomever.
         """
-        if self._catching_up is not None:
-            return True
-        if now - self._awake < self._settling.lease / 3:
-            return False
-        log.warning("NATS: group %s stood still for %.1f s", self.group.name, now - self._awake)
-        self._catching_up = self._loop.create_task(self._catch_up())
-        self._tasks = [*(task for task in self._tasks if not task.done()), self._catching_up]
-        return True
+        if self._catching_up is None:
+            if now - self._awake < self._settling.lease / 3:
+                return now
+            self._asleep = self._awake
+            if not self._in_time(now):
+                log.warning(
+                    "NATS: group %s stood still for %.1f s; what came meanwhile may be another's, and is left to come "
+                    "again",
+                    *(self.group.name, now - self._asleep),
+                )
+            self._catching_up = self._loop.create_task(self._catch_up())
+            self._tasks = [*(task for task in self._tasks if not task.done()), self._catching_up]
+        return self._asleep if self._in_time(now) else None
+
+    def _in_time(self, now: float) -> bool:
+        return now - self._asleep < self._settling.lease * _READ
 
     async def _catch_up(self) -> None:
         try:
@@ -220,6 +235,18 @@ class GroupConsumer:
         finally:
             self._awake = self._loop.time()
             self._catching_up = None
+        if self._link.up.is_set():
+            self._settling.renew(self._awake)
+
+    def _lost(self, gone: AbstractSet[object]) -> None:
+        """The leases of these have run out: what has not begun runs where it comes again, and not here, too."""
+        self._arrived = [delivery for delivery in self._arrived if delivery.token not in gone]
+        log.warning(
+            "NATS: %d messages of group %s were not renewed in time, and may come again", *(len(gone), self.group.name)
+        )
+        task = self._loop.create_task(self._receive.revoked(lambda delivery: delivery.token in gone, lambda _: False))
+        self._dropping.add(task)
+        task.add_done_callback(self._dropping.discard)
 
     def _up(self) -> None:
         self._settling.again()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import chain
 
 from eventkit.adapter import Delivery, Done, Move, Receive, Settlement
@@ -31,7 +32,15 @@ def sequence(reply: bytes) -> int:
 class Settling:
     """The deliveries of one consumer, each by the subject of its acknowledgement."""
 
-    def __init__(self, link: Link, publisher: Publisher, receive: Receive, schedule: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        link: Link,
+        publisher: Publisher,
+        receive: Receive,
+        schedule: Callable[[], None],
+        lost: Callable[[AbstractSet[object]], None],
+    ) -> None:
+        """`lost`: told which are no longer ours, though nobody settled them."""
         self.lease = 30.0
         """Seconds."""
         self.retrying: set[bytes] = set()
@@ -40,6 +49,7 @@ class Settling:
         self._publisher = publisher
         self._receive = receive
         self._schedule = schedule
+        self._lost = lost
         self._loop = asyncio.get_running_loop()
         # Until when they are ours. One leaves `_held` for `_moving` while its copy is being published.
         self._held: dict[bytes, float] = {}
@@ -61,9 +71,9 @@ class Settling:
         """The lowest sequence in hand of a source, named by how its acknowledgements begin."""
         return min((sequence(reply) for reply in chain(self._held, self._moving) if source in reply), default=None)
 
-    def take(self, reply: bytes, now: float) -> None:
-        """It has arrived."""
-        self._held[reply] = now + self.lease * _SAFE
+    def take(self, reply: bytes, since: float) -> None:
+        """It has arrived, and became ours then, or later."""
+        self._held[reply] = since + self.lease * _SAFE
 
     def settle(self, delivery: Delivery, how: Settlement) -> None:
         """What is not held (any more) is left alone."""
@@ -130,6 +140,12 @@ class Settling:
                     lines.append(_PROGRESS % reply)
         if lines:
             self._link.write(b"".join(lines))
+        gone = {reply for reply, until in self._held.items() if until <= now}
+        for reply in gone:
+            del self._held[reply]
+            self.retrying.discard(reply)
+        if gone:
+            self._lost(gone)
 
     async def moved(self) -> None:
         """Until all that was settled is written, and no copy is on its way."""

@@ -7,7 +7,9 @@ import itertools
 import json
 import os
 import subprocess
+import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,6 +20,7 @@ import nats
 import pytest
 from pydantic import SecretStr
 
+from eventkit import Bus, Event, Service
 from eventkit import headers as h
 from eventkit.adapter import DONE, RELEASE, Address, Connection, Group, Move, Provision
 from eventkit.contract.checks import eventually, stays
@@ -436,6 +439,69 @@ def test_a_long_handler_keeps_its_lease_and_a_dead_one_loses_it(broker: Give) ->
                 assert takes_over.got[0].position == got.got[0].position
                 takes_over.settle_all(takes_over.open)
                 got.settle_all(got.open)
+
+    run(test())
+
+
+def test_what_came_while_the_process_stood_still_for_half_a_lease_is_taken_in_order(broker: Give) -> None:
+    """Left to come again it would come behind later messages of its key."""
+
+    async def test() -> None:
+        url = broker("nats").url
+        async with started(url, lease=timedelta(seconds=10)) as adapter:
+            await create(adapter)
+            got = await receive(adapter, GROUP)
+            ready, now = threading.Event(), threading.Event()
+
+            async def others_publish() -> None:
+                async with started(url, namespace_of(adapter)) as other:
+                    ready.set()
+                    now.wait()
+                    await put(other, *(raw(TOPIC, b"%d" % number) for number in range(20)))
+
+            elsewhere = asyncio.to_thread(asyncio.run, others_publish())
+            published = asyncio.ensure_future(elsewhere)
+            await asyncio.to_thread(ready.wait)
+            now.set()
+            time.sleep(4.5)
+            await published
+            await put(adapter, *(raw(TOPIC, b"%d" % number) for number in range(20, 40)))
+            await got.arrive(40)
+            assert got.bodies == [b"%d" % number for number in range(40)]
+            assert {delivery.deliveries for delivery in got.got} == {1}
+            got.settle_all(got.open)
+
+    run(test())
+
+
+class Order(Event, topic="orders", key="key"):
+    number: int
+    key: str
+
+
+def test_what_had_not_begun_when_its_lease_ran_out_runs_once(own: Broker) -> None:
+    async def test() -> None:
+        ran: Counter[int] = Counter()
+        go_on = asyncio.Event()
+        service = Service("worker", concurrency=4)
+
+        @service.handler
+        async def handle(event: Order) -> None:
+            ran[event.number] += 1
+            await go_on.wait()
+
+        adapter = make(own.url, f"lost-{next(_count)}", lease=timedelta(seconds=1))
+        async with Bus(adapter, source="test") as bus, bus.run(service):
+            await bus.publish_many([Order(number=n, key=f"k{n % 10}") for n in range(40)])
+            await eventually(lambda: len(ran) == 4, "four run")
+            await asyncio.to_thread(own.kill)
+            await asyncio.sleep(1.1)  # the lease
+            await asyncio.to_thread(own.start)
+            link = adapter._started().link
+            await asyncio.wait_for(link.up.wait(), 15)
+            go_on.set()
+            await eventually(lambda: len(ran) == 40, "all run")
+        assert {number for number, count in ran.items() if count > 1} <= set(range(4)), ran
 
     run(test())
 

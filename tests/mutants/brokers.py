@@ -125,6 +125,22 @@ BROKERS = (
         "tests/adapters/test_nats.py::test_a_failed_copy_keeps_the_original",
         "nats",
     ),
+    Mutant(
+        "nats: leave what came while the process stood still for half a lease",
+        f"{_NATS}/consume.py",
+        "        return self._asleep if self._in_time(now) else None\n",
+        "        return None\n",
+        "tests/adapters/test_nats.py::test_what_came_while_the_process_stood_still_for_half_a_lease_is_taken_in_order",
+        "nats",
+    ),
+    Mutant(
+        "nats: run what is no longer ours",
+        f"{_NATS}/settle.py",
+        "        if gone:\n            self._lost(gone)\n",
+        "",
+        "tests/adapters/test_nats.py::test_what_had_not_begun_when_its_lease_ran_out_runs_once",
+        "nats",
+    ),
     # RabbitMQ
     Mutant(
         "rabbit: take a release for done",

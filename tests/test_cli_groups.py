@@ -18,8 +18,9 @@ import pytest
 
 import eventkit
 from eventkit.adapter import Address, Backlog, Connection, Group, Waiting
+from eventkit.backlogs import Found
 from eventkit.cli import watching
-from eventkit.cli.backlogs import Found, as_table
+from eventkit.cli.backlogs import as_table
 from eventkit.contract.checks import eventually
 from eventkit.contract.letters import listed
 from eventkit.memory import MemoryAdapter

@@ -1,59 +1,19 @@
-"""What waits for groups, as it is looked for and as it is shown."""
+"""What waits for groups, as it is shown."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import typer
 
-from eventkit.adapter import Adapter, Address, Backlog, Group, Provision, Waiting
-from eventkit.cli.broker import describe
-from eventkit.cli.table import lasting, table
-from eventkit.errors import NotProvisioned
+from eventkit.adapter import Address, Waiting
+from eventkit.backlogs import Found
+from eventkit.cli.table import lasting, printable, table
 
 _HEAD = ("group", "consumers", "ready", "in flight", "retries", "dead", "oldest")
 _UNREAD = "  nobody reads it"
-_PATIENCE = 15.0
-"""Seconds that one group may take."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One group, as it was found."""
-
-    name: str
-    group: Group | None
-    backlog: Backlog | None
-    problem: str = ""
-
-    @property
-    def unread(self) -> bool:
-        """Do messages wait that nobody reads?"""
-        backlog = self.backlog
-        return backlog is not None and backlog.consumers == 0 and bool(backlog.ready or backlog.delayed)
-
-
-async def look(adapter: Adapter, name: str, known: Group | None) -> Found:
-    """`known`: what a service says that the group reads; None: as the broker says."""
-    group = known
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            if group is None:
-                group = next(iter(await adapter.groups([name])), None)
-            else:
-                await adapter.provision([Address("dead", name)], Provision.VALIDATE)
-            if group is not None:
-                return Found(name, group, await adapter.measure(group))
-    except NotProvisioned as error:
-        if known is None:
-            return Found(name, group, None, f"not whole, as after a removal that was interrupted: {describe(error)}")
-    except Exception as error:  # noqa: BLE001 the others are shown all the same
-        return Found(name, group, None, f"cannot be measured: {describe(error)}")
-    return Found(name, None, None, f"not on this {adapter.name}: it has never run here, or the namespace is another")
 
 
 def as_table(found: Sequence[Found], width: int, *, colour: bool) -> Iterator[str]:
@@ -73,7 +33,7 @@ def as_table(found: Sequence[Found], width: int, *, colour: bool) -> Iterator[st
         yield typer.style(line, fg=typer.colors.RED) if red and colour else line
     for one in found:
         if one.backlog is None:
-            yield f"{one.name}: {one.problem}"
+            yield f"{one.name}: {printable(one.problem)}"
 
 
 def as_json(one: Found) -> dict[str, Any]:

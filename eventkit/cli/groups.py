@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from eventkit.adapter import Backlog, Group
+from eventkit.backlogs import Found, look
 from eventkit.bus import Bus
-from eventkit.cli.backlogs import Found, as_table, look
 from eventkit.cli.backlogs import as_json as object_of
+from eventkit.cli.backlogs import as_table
 from eventkit.cli.broker import FAILED, Broker, Json, Url, fail, run, width
 from eventkit.errors import DeclarationError, GroupInUse
 from eventkit.names import logical

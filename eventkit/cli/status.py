@@ -9,9 +9,10 @@ from typing import Annotated, Optional
 
 import typer
 
+from eventkit.backlogs import look
 from eventkit.bus import Bus
 from eventkit.cli.backlogs import as_json as object_of
-from eventkit.cli.backlogs import as_table, look
+from eventkit.cli.backlogs import as_table
 from eventkit.cli.broker import FAILED, Broker, Json, Url, groups, run, width
 
 _CLEAR = "\x1b[H\x1b[J"

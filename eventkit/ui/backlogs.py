@@ -7,12 +7,10 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eventkit.adapter import Adapter, Backlog, Group, Provision
-from eventkit.errors import NotProvisioned
+from eventkit.adapter import Adapter, Backlog, Group
+from eventkit.backlogs import look
 from eventkit.ui.rates import KEPT
 
-_PATIENCE = 15.0
-"""Seconds that one group may take."""
 _MINUTE = 30
 """Looks that are a minute, at one every two seconds."""
 
@@ -30,18 +28,10 @@ class Measured:
         self._dead: deque[int] = deque(maxlen=_MINUTE)
 
     async def measure(self, adapter: Adapter) -> None:
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                await adapter.provision([self.group.dead], Provision.VALIDATE)
-                self.backlog = await adapter.measure(self.group)
-        except NotProvisioned:
-            self.backlog, self.problem = None, f"not on this {adapter.name}: it has never run here"
+        found = await look(adapter, self.group.name, self.group)
+        self.backlog, self.problem = found.backlog, found.problem
+        if self.backlog is None:
             return
-        except Exception as error:  # noqa: BLE001 the others are shown all the same
-            said = str(error) or f"no answer in {_PATIENCE:g} s"
-            self.backlog, self.problem = None, f"cannot be measured: {type(error).__name__}: {said}"
-            return
-        self.problem = ""
         self._ready.append(self.backlog.ready)
         if self.backlog.dead is not None:
             self._dead.append(self.backlog.dead)

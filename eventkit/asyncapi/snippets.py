@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
 from typing import Any
 
-from eventkit.messages import Command, Event, Routing
+from eventkit.messages import Command, Event, every_declared
 
 _UNKNOWN = "your_service.messages"
 
@@ -16,22 +15,15 @@ def class_of(kind: str, owner: str, type_: str) -> tuple[str, str]:
     """Module and name of the class of this process with that wire name. `owner`: its topic, or for a command its
     service. A module to fill in, where there is none or more than one."""
     base: type = Event if kind == "event" else Command
-    found = {(cls.__module__, cls.__qualname__) for cls in _derived(base) if _is(cls, owner, type_)}
+    found = {
+        (cls.__module__, cls.__qualname__)
+        for cls, route in every_declared()
+        if issubclass(cls, base)
+        and route.type == type_
+        and owner in (route.service, route.topic.name if route.topic else None)
+        and "[" not in cls.__qualname__
+    }
     return found.pop() if len(found) == 1 else (_UNKNOWN, type_)
-
-
-def _derived(base: type) -> Iterator[type]:
-    derived: list[type] = type.__subclasses__(base)
-    for cls in derived:
-        yield cls
-        yield from _derived(cls)
-
-
-def _is(cls: type, owner: str, type_: str) -> bool:
-    route = cls.__dict__.get("__eventkit_routing__")
-    if not isinstance(route, Routing) or route.type != type_ or "[" in cls.__qualname__:
-        return False
-    return owner in (route.service, route.topic.name if route.topic else None)
 
 
 def in_python(kind: str, module: str, name: str, payload: Any, answers: bool) -> str:

@@ -32,14 +32,14 @@ def page(document: Mapping[str, Any]) -> str:
     if OWN not in document or "channels" not in document:
         raise DocumentError("the page is made from a document that eventkit wrote, and this one is of another make")
     shown, found = viewer(), chart(document)
-    scripts = [shown.script, _static("page.js")]
+    scripts = [shown.script, static("theme.js"), static("page.js")]
     info = document["info"]
-    return Template(_static("page.html")).substitute(
+    return Template(static("page.html")).substitute(
         policy=_policy(scripts),
         title=html.escape(info["title"]),
         release=html.escape(info["version"]),
         about=_paragraph(info.get("description")),
-        style=_static("page.css"),
+        style=static("page.css"),
         map=drawn(found, retries=False),
         map_with_retries=drawn(found, retries=True),
         services="".join(_service(name, found) for name in found.services),
@@ -48,8 +48,7 @@ def page(document: Mapping[str, Any]) -> str:
         document=json.dumps(document, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
         viewer=shown.markup,
         licence=html.escape(shown.licence),
-        viewer_script=scripts[0],
-        script=scripts[1],
+        scripts="\n".join(f"<script>{script}</script>" for script in scripts),
     )
 
 
@@ -124,7 +123,7 @@ def _message(note: Note, found: Chart, document: Mapping[str, Any]) -> str:
     ]
     words = " ".join([note.type, note.kind, owner, *_properties(message, document), message.get("summary", "")]).lower()
     flag = '<span class="kind deprecated">deprecated</span>' if note.deprecated else ""
-    return Template(_static("message.html")).substitute(
+    return Template(static("message.html")).substitute(
         anchor=html.escape(note.anchor),
         key=html.escape(note.key),
         words=html.escape(words),
@@ -166,5 +165,5 @@ def _by_place(note: Note) -> tuple[bool, str, str]:
     return note.kind == "command", note.channel, note.type
 
 
-def _static(name: str) -> str:
+def static(name: str) -> str:
     return files("eventkit.asyncapi").joinpath("static", name).read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from eventkit.ui.doors import Doors, same_origin
 
 CSRF = "x-eventkit-csrf"
-OPEN = ("/sign-in", "/sign-in.js", "/look.css", "/ui.css")
+OPEN = ("/sign-in", "/sign-in.js", "/theme.js", "/look.css", "/ui.css")
 """Paths that need no token: they show nothing of the broker."""
 _STRICT = {
     "x-content-type-options": "nosniff",

@@ -13,11 +13,10 @@ from string import Template
 from typing import Any
 
 from eventkit.adapter import Address
-from eventkit.asyncapi import DocumentError, document
+from eventkit.asyncapi import DocumentError, document, pages
 from eventkit.asyncapi.bindings import OWN
 from eventkit.asyncapi.chart import chart
 from eventkit.asyncapi.declared import gather
-from eventkit.asyncapi.pages import drawn
 from eventkit.service import Service
 from eventkit.ui.rates import Stream
 
@@ -44,7 +43,7 @@ def page(services: Sequence[Service], *, broker: str, namespace: str, read_only:
     """The page of these services. Without the extra `docs` it has no drawn map, and says so."""
     described = document(*services, namespace=namespace)
     try:
-        shown = drawn(chart(described), retries=False)
+        shown = pages.drawn(chart(described), retries=False)
     except DocumentError as error:
         shown = f"<p>{html.escape(str(error))}</p>"
     names = [service.name for service in services]
@@ -56,9 +55,13 @@ def page(services: Sequence[Service], *, broker: str, namespace: str, read_only:
         map=shown,
         mode="read-only" if read_only else "",
     )
-    media = {"css": "text/css", "js": "text/javascript"}
-    assets = {name: (media[name.rpartition(".")[2]], static(name)) for name in ("ui.css", "ui.js", "sign-in.js")}
-    assets["look.css"] = ("text/css", files("eventkit.asyncapi").joinpath("static", "page.css").read_text("utf-8"))
+    assets = {
+        "ui.css": ("text/css", static("ui.css")),
+        "ui.js": ("text/javascript", static("ui.js")),
+        "sign-in.js": ("text/javascript", static("sign-in.js")),
+        "look.css": ("text/css", pages.static("page.css")),  # as the page of a document looks
+        "theme.js": ("text/javascript", pages.static("theme.js")),
+    }
     declared = gather(services)
     addresses = [address for address in declared.addresses if address.kind in _FOLLOWED]
     by_name = dict(_anchors(described))

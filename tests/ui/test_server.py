@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -246,6 +247,8 @@ def test_elsewhere_a_token_is_asked_for() -> None:
             assert (turned.status_code, turned.headers["location"]) == (303, "sign-in")
             assert (await here.get("sign-in")).status_code == 200
             assert doors.token not in (await here.get("sign-in")).text
+            for path in re.findall(r'(?:src|href)="([\w.-]+)"', (await here.get("sign-in")).text):
+                assert (await here.get(path)).status_code == 200, f"{path}: the page to sign in with needs it"
             own = {"origin": base.rstrip("/")}
             assert (await here.post("sign-in", json={"token": doors.token})).status_code == 403, "of no origin"
             for wrong in ({"token": "wrong"}, {"token": "\u00fc"}, {"token": ""}):

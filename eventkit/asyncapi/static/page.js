@@ -1,20 +1,6 @@
 "use strict";
 (() => {
   const of = (id) => document.getElementById(id);
-  const root = document.documentElement;
-  const theme = of("theme");
-
-  const colours = (dark) => {
-    root.dataset.theme = dark ? "dark" : "light";
-    theme.setAttribute("aria-pressed", String(dark));
-  };
-  const kept = () => { try { return localStorage.getItem("eventkit-theme"); } catch { return null; } };
-  const keep = (name) => { try { localStorage.setItem("eventkit-theme", name); } catch { /* a private window */ } };
-  colours(kept() ? kept() === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);
-  theme.addEventListener("click", () => {
-    colours(root.dataset.theme !== "dark");
-    keep(root.dataset.theme);
-  });
 
   const text = of("document").textContent;
   const bytes = new TextEncoder().encode(text);

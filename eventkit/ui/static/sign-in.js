@@ -1,9 +1,6 @@
 "use strict";
 (() => {
   const of = (id) => document.getElementById(id);
-  let dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  try { dark = (localStorage.getItem("eventkit-theme") ?? (dark ? "dark" : "light")) === "dark"; } catch { /* private */ }
-  document.documentElement.dataset.theme = dark ? "dark" : "light";
 
   const enter = async (token) => {
     of("wrong").textContent = "";

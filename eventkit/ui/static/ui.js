@@ -6,7 +6,6 @@
   const AGAIN = 2000;
 
   const of = (id) => document.getElementById(id);
-  const root = document.documentElement;
   const make = (tag, classes, text) => {
     const made = document.createElement(tag);
     if (classes) made.className = classes;
@@ -35,20 +34,6 @@
     const at = new Date(time);
     return `${at.toLocaleTimeString("en-GB")}.${String(at.getMilliseconds()).padStart(3, "0")}`;
   };
-
-  // Colours
-  const theme = of("theme");
-  const colours = (dark) => {
-    root.dataset.theme = dark ? "dark" : "light";
-    theme.setAttribute("aria-pressed", String(dark));
-  };
-  const kept = () => { try { return localStorage.getItem("eventkit-theme"); } catch { return null; } };
-  const keep = (name) => { try { localStorage.setItem("eventkit-theme", name); } catch { /* a private window */ } };
-  colours(kept() ? kept() === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);
-  theme.addEventListener("click", () => {
-    colours(root.dataset.theme !== "dark");
-    keep(root.dataset.theme);
-  });
 
   // The connection
   let run = null;

@@ -18,7 +18,7 @@ from eventkit import discovery, redacting, replies
 from eventkit import headers as h
 from eventkit.adapter import Adapter, Connection, Message, Provision
 from eventkit.adopting import BrokerObject
-from eventkit.clock import Clock, SystemClock, check_delay
+from eventkit.clock import Clock, SystemClock, check_delay, check_time
 from eventkit.dead_letters import DeadLetters
 from eventkit.errors import (
     BrokerUnavailable,
@@ -116,10 +116,15 @@ def _adapter(
         own = None if adopting.settings is None else read_adapter_settings(adopting.settings)
         return adopting.from_broker(broker, Connection(url=None, namespace=namespace, client=client, settings=own))
     name = broker or settings.broker
-    if name == "memory" and broker is None and "broker" not in settings.model_fields_set:
+    secret = SecretStr(url) if isinstance(url, str) else url or settings.url
+    if broker is None and "broker" not in settings.model_fields_set:
+        if secret is not None:
+            raise SettingsError(
+                f"{'EVENTKIT_URL' if url is None else 'a URL'} is given, but no broker: say which it is, such as "
+                f"EVENTKIT_BROKER={next(other for other in discovery.installed() if other != name)}"
+            )
         log.warning("EVENTKIT_BROKER is not set: messages stay in this process's memory and end with it")
     cls = discovery.load(name)
-    secret = SecretStr(url) if isinstance(url, str) else url or settings.url
     own = None if cls.settings is None else read_adapter_settings(cls.settings)
     return cls(Connection(url=secret, namespace=namespace, client=client, settings=own))
 
@@ -324,7 +329,7 @@ class Bus:
         core, requests = self._open(), self._opened.requests
         if not isinstance(command, Command):
             raise _wrong_verb("request", command)
-        if timeout <= timedelta(0):
+        if check_time("request(): timeout", timeout) <= timedelta(0):
             raise DeclarationError(f"request(timeout={timeout}): it must be longer than nothing")
         assert requests is not None
         about = Envelope(

@@ -41,9 +41,16 @@ class SystemClock:
         return asyncio.get_running_loop().call_later(delay, function)
 
 
+def check_time(what: str, value: object) -> timedelta:
+    """How long. DeclarationError, which begins with `what`, for a number: it does not say of which unit."""
+    if not isinstance(value, timedelta):
+        raise DeclarationError(f"{what}={value!r}: it is a timedelta, such as timedelta(seconds=5)")
+    return value
+
+
 def check_delay(delay: timedelta | None) -> None:
     """DeclarationError for a delay that no message can have."""
-    if delay is not None and not timedelta(0) <= delay <= LONGEST:
+    if delay is not None and not timedelta(0) <= check_time("delay", delay) <= LONGEST:
         raise DeclarationError(f"delay={delay}: it lies between zero and 24 hours")
 
 

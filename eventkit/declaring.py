@@ -5,13 +5,16 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
+from pydantic import BaseModel
+
 from eventkit.batches import Batch
 from eventkit.circuit import Circuit
+from eventkit.clock import check_time
 from eventkit.errors import DeclarationError
 from eventkit.messages import Command, Event, Topic, routing
 from eventkit.names import logical
@@ -41,6 +44,9 @@ class Handler:
     @property
     def commands(self) -> bool:
         return issubclass(self.parameters.accepts[0], Command)
+
+
+_NO_MESSAGES = (str, bytes, int, float, dict, set, BaseModel)
 
 
 class Said(NamedTuple):
@@ -87,8 +93,7 @@ def declare(
         )
     if group is not None and any(issubclass(accepted, Command) for accepted in parameters.accepts):
         raise DeclarationError(f"{name}: group= is for events; a command has one handler, in its owner's own group")
-    if timeout is not None and timeout <= timedelta(0):
-        raise DeclarationError(f"{name}: timeout={timeout} must be longer than nothing; None is no limit")
+    check_timeout(name, timeout)
     if not everything:
         for accepted in parameters.accepts:
             routing(accepted)
@@ -107,6 +112,12 @@ def declare(
     _check_reply(handler)
     _check_once(handler)
     return handler
+
+
+def check_timeout(name: str, timeout: timedelta | None) -> None:
+    """DeclarationError for a limit that no attempt can keep to."""
+    if timeout is not None and check_time(f"{name}: timeout", timeout) <= timedelta(0):
+        raise DeclarationError(f"{name}: timeout={timeout} must be longer than nothing; None is no limit")
 
 
 def _check_once(handler: Handler) -> None:
@@ -138,6 +149,32 @@ def _check_reply(handler: Handler) -> None:
                 f"{handler.name}: {command.__name__} promises a reply of {_type_name(expected)}, "
                 f"but the handler returns {_type_name(handler.parameters.returns)}"
             )
+
+
+def check_returned(handler: Handler) -> None:
+    """DeclarationError for a return annotation of what cannot be published, where nobody waits for a reply."""
+    if handler.commands and any(routing(command).reply is not None for command in handler.parameters.accepts):
+        return
+    wrong = next(_never_sent(_bare(handler.parameters.returns)), None)
+    if wrong is None:
+        return
+    first = handler.parameters.accepts[0].__name__
+    reply = f" (or say that it is the reply: class {first}(Command[{wrong.__name__}], ...))" if handler.commands else ""
+    raise DeclarationError(
+        f"{handler.name} returns {wrong.__name__}: what a handler returns is published, so it is an event, a command, "
+        f"a list of them, or None{reply}"
+    )
+
+
+def _never_sent(hint: Any) -> Iterator[type]:
+    """The types in an annotation that surely are no messages."""
+    if get_origin(hint) in (Union, types.UnionType, list, tuple):
+        for member in get_args(hint):
+            yield from _never_sent(member)
+        return
+    found = get_origin(hint) or hint
+    if isinstance(found, type) and issubclass(found, _NO_MESSAGES) and not issubclass(found, Event | Command):
+        yield found
 
 
 def _bare(hint: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, Union, get_args, get_origin
 from fast_depends import Depends, Provider
 from fast_depends.core import CallModel, build_call_model
 from fast_depends.dependencies import Dependant
+from pydantic import BaseModel
 
 from eventkit.context import Context
 from eventkit.errors import DeclarationError
@@ -112,9 +113,13 @@ def _accepts(hint: object, handler: str, parameter: str) -> tuple[type[Event | C
     members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     for member in members:
         if not (isinstance(member, type) and issubclass(member, Event | Command)):
+            said = f"{handler}: its first parameter {parameter!r} is annotated {_shown(hint)}"
+            if isinstance(member, type) and issubclass(member, BaseModel):
+                raise DeclarationError(
+                    f"{said}, and {member.__name__} is no message: derive it from eventkit.Event or eventkit.Command"
+                )
             raise DeclarationError(
-                f"{handler}: its first parameter {parameter!r} is annotated {_shown(hint)}; "
-                "annotate it with the Event or Command class (or a union of them) that it handles"
+                f"{said}; annotate it with the Event or Command class (or a union of them) that it handles"
             )
     accepts = typing.cast("tuple[type[Event | Command[Any]], ...]", members)
     if len({issubclass(accepted, Event) for accepted in accepts}) > 1:

@@ -20,8 +20,9 @@ from typing import (
 from eventkit.adapter import Address, Delivery, Group, Start
 from eventkit.batches import Batch
 from eventkit.circuit import Circuit
+from eventkit.clock import check_time
 from eventkit.context import Outgoing
-from eventkit.declaring import Handler, Said, declare
+from eventkit.declaring import Handler, Said, check_returned, check_timeout, declare
 from eventkit.errors import DeclarationError
 from eventkit.messages import Command, Event, Topic, routing
 from eventkit.names import logical
@@ -108,6 +109,11 @@ class Router:
         which this store remembers: see `eventkit.once`, and `eventkit.sql` for your own transaction. Plain functions
         run in threads of their own. DeclarationError for anything that cannot work.
         """
+        if function is not None and not callable(function):
+            raise DeclarationError(
+                f"handler({function!r}): what it takes is said by the annotation of the function below it: write "
+                "@service.handler, or @service.handler(retry=...)"
+            )
         local_names = caller_names(1)
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -149,6 +155,7 @@ class Router:
             self._add(handler)
 
     def _add(self, handler: Handler) -> None:
+        check_returned(handler)
         taken = _taken(self._handlers)
         for accepted in handler.parameters.accepts:
             first = taken.get((handler.group, _wire_name(handler, accepted)))
@@ -208,6 +215,7 @@ class Service(Router):
         self.concurrency = concurrency
         self.middleware = tuple(middleware)
         self.retry = retry or Retry()
+        check_timeout(f"Service({name!r})", timeout)
         self.timeout = timeout
         if quarantine_after is not None and quarantine_after < 2:
             raise DeclarationError(
@@ -215,7 +223,7 @@ class Service(Router):
             )
         self.start: Start = start
         self.quarantine_after = quarantine_after
-        self.stop_timeout = stop_timeout
+        self.stop_timeout = check_time(f"Service({name!r}): stop_timeout", stop_timeout)
         self.order_across_replicas = order_across_replicas
         self.outgoing = tuple(outgoing)
         self.serializer = serializer

@@ -6,11 +6,12 @@ On the memory broker; the contract asks the same of real ones. Nothing is lost a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import pytest
+from pydantic import BaseModel
 
 import eventkit
 from eventkit import (
@@ -53,6 +54,10 @@ class Ship(Command, service="shipping"):
     order: str
 
 
+class Parcel(BaseModel):
+    order: str
+
+
 def run(main: Awaitable[T]) -> T:
     async def limited() -> T:
         async with asyncio.timeout(10):
@@ -79,6 +84,78 @@ def test_a_mistyped_variable(monkeypatch: pytest.MonkeyPatch) -> None:
         SettingsError, match=r"EVENTKIT_BROKKER is no setting of eventkit; did you mean EVENTKIT_BROKER\?"
     ):
         eventkit.connect()
+
+
+def test_a_url_without_a_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its messages would stay in memory, where nobody looks for them."""
+    for name in ("EVENTKIT_BROKER", "EVENTKIT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SettingsError, match=r"a URL is given, but no broker: say which it is, such as EVENTKIT_BROKER"):
+        eventkit.connect(url="redis://localhost:6379")
+    monkeypatch.setenv("EVENTKIT_URL", "redis://localhost:6379")
+    with pytest.raises(SettingsError, match="EVENTKIT_URL is given, but no broker"):
+        eventkit.connect()
+    assert eventkit.connect("memory").broker == "memory", "who says memory means it"
+
+
+# what the code declares
+
+
+def test_a_number_where_a_time_is_to_be() -> None:
+    """It could be seconds or milliseconds."""
+
+    async def publishes() -> None:
+        async with Bus(memory(), source="test") as bus:
+            await bus.publish(Placed(order="1"), delay=5)  # type: ignore[arg-type]
+
+    async def asks() -> None:
+        async with Bus(memory(), source="test") as bus:
+            await bus.request(Ship(order="1"), timeout=5)  # type: ignore[arg-type]
+
+    async def handles(event: Placed) -> None: ...
+
+    wrong: dict[str, Callable[[], object]] = {
+        "delay=5": lambda: run(publishes()),
+        "request(): timeout=5": lambda: run(asks()),
+        "Service('late'): timeout=5": lambda: Service("late", timeout=5),  # type: ignore[arg-type]
+        "Service('late'): stop_timeout=5": lambda: Service("late", stop_timeout=5),  # type: ignore[arg-type]
+        "handles: timeout=5": lambda: Service("late").handler(timeout=5)(handles),  # type: ignore[call-overload]
+    }
+    for said, mistake in wrong.items():
+        with pytest.raises(DeclarationError) as caught:
+            mistake()
+        assert f"{said}: it is a timedelta, such as timedelta(seconds=5)" in str(caught.value)
+
+
+def test_what_a_handler_takes_is_said_by_its_annotation() -> None:
+    with pytest.raises(DeclarationError, match=r"handler\('orders'\): what it takes is said by the annotation"):
+        Service("shop").handler("orders")  # type: ignore[call-overload]
+
+
+def test_a_model_that_is_no_message() -> None:
+    async def handles(event: Parcel) -> None: ...
+
+    with pytest.raises(DeclarationError, match=r"annotated Parcel, and Parcel is no message: derive it from eventkit"):
+        Service("shop").handler(handles)  # type: ignore[arg-type]
+
+
+def test_a_return_annotation_of_what_nobody_can_publish() -> None:
+    def text(event: Placed) -> str: ...
+    def numbers(event: Placed) -> list[int] | None: ...
+    def mapping(event: Placed) -> dict[str, Any]: ...
+    def model(command: Ship) -> Placed | Parcel: ...
+    def event(event: Placed) -> Placed | list[Ship] | tuple[Placed, Ship] | None: ...
+    def unsaid(event: Placed) -> Any: ...
+    def nothing(event: Placed) -> None: ...
+    def any_event(event: Placed) -> list[Event | Command]: ...
+
+    with pytest.raises(DeclarationError, match=r"or say that it is the reply: class Ship\(Command\[Parcel\], ...\)"):
+        Service("shipping").handler(model)
+    for function, named in ((text, "str"), (numbers, "int"), (mapping, "dict"), (model, "Parcel")):
+        with pytest.raises(DeclarationError, match=f"returns {named}: what a handler returns is published, so it is"):
+            Service("shipping").handler(function)
+    for function in (event, unsaid, nothing, any_event):
+        Service("shipping").handler(function)
 
 
 @pytest.mark.parametrize(

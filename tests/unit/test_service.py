@@ -321,11 +321,11 @@ def test_groups_and_their_sources() -> None:
 def test_a_decorated_function_is_still_the_function() -> None:
     service = Service("shipping")
 
-    async def placed(event: Placed) -> str:
-        return event.order
+    async def placed(event: Placed) -> Booked:
+        return Booked(order=event.order)
 
     assert service.handler(placed) is placed
-    assert asyncio.run(placed(Placed(order="7"))) == "7"
+    assert asyncio.run(placed(Placed(order="7"))) == Booked(order="7")
 
 
 def test_routers_are_included() -> None:

@@ -8,8 +8,8 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 
 from eventkit.errors import SettingsError
 from eventkit_redis.link import Connect, connected, disconnect
@@ -70,15 +70,25 @@ class Sentinels:
             for host, port in random.sample(self.hosts, len(self.hosts)):
                 try:
                     found = await self._ask(made(**{**asks, "host": host, "port": port}))
-                    if found is None:
-                        unknown += 1
-                        reasons.append(f"{host}:{port} knows none")
-                    elif (primary := await _primary(made(**{**options, "host": found[0], "port": found[1]}))) is None:
-                        reasons.append(f"{host}:{port} says {found[0]}:{found[1]}, which is not the primary (yet)")
-                    else:
-                        return primary
+                except AuthenticationError as error:
+                    reasons.append(f"the Sentinel {host}:{port}, asked as EVENTKIT_REDIS__SENTINEL__* says: {error}")
+                    continue
                 except (RedisError, OSError, TimeoutError) as error:
-                    reasons.append(f"{host}:{port}: {error}")
+                    reasons.append(f"the Sentinel {host}:{port}: {error}")
+                    continue
+                if found is None:
+                    unknown += 1
+                    reasons.append(f"the Sentinel {host}:{port} knows none")
+                    continue
+                where = f"{found[0]}:{found[1]}"
+                try:
+                    primary = await _primary(made(**{**options, "host": found[0], "port": found[1]}))
+                except (RedisError, OSError, TimeoutError) as error:
+                    reasons.append(f"the Sentinel {host}:{port} says {where}, and that says: {error}")
+                    continue
+                if primary is not None:
+                    return primary
+                reasons.append(f"the Sentinel {host}:{port} says {where}, which is not the primary (yet)")
             if unknown == len(self.hosts):
                 raise SettingsError(f"EVENTKIT_URL: no Sentinel knows a primary of the name {self.name!r}")
             raise RedisConnectionError(f"no primary {self.name!r}: {'; '.join(reasons)}")

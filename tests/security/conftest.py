@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from eventkit.contract.checks import fresh_namespace
 from eventkit.testing.brokers import BrokerUnavailable
 from tests.security.servers import SECURED, Papers, Secured
 from tests.wanted import wanted
@@ -54,6 +55,19 @@ def secured(papers: Papers, pytestconfig: pytest.Config) -> Iterator[Give]:
     yield give
     for one in found.values():
         one.broker.stop()
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]:
+    """Makes this the environment, with a namespace of its own."""
+
+    def put(environment: dict[str, str]) -> None:
+        for name in [name for name in os.environ if name.startswith("EVENTKIT_")]:
+            monkeypatch.delenv(name)
+        for name, value in {**environment, "EVENTKIT_NAMESPACE": fresh_namespace()}.items():
+            monkeypatch.setenv(name, value)
+
+    return put
 
 
 class _Kept(logging.Handler):

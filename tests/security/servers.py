@@ -77,21 +77,26 @@ class Secured:
         }
 
 
-def _redis(papers: Papers) -> Secured:
-    port = free_port()
+def redis_users(papers: Papers) -> Path:
+    """A file of Redis' users."""
     users = papers.folder / "users.acl"
     users.write_text(
         f"user default off\nuser {ADMIN} on >{papers.secret} ~* &* +@all\n"
         f"user {USER} on >{papers.secret} ~* &* +@all\n"
         f"user {POOR} on >{papers.secret} ~nothing &nothing +@connection +info\n"
     )
+    return users
+
+
+def _redis(papers: Papers) -> Secured:
+    port = free_port()
     settings = {
         "tls-port": str(port),
         "tls-cert-file": str(papers.certificate),
         "tls-key-file": str(papers.key),
         "tls-ca-cert-file": str(papers.ca),
         "tls-auth-clients": "no",
-        "aclfile": str(users),
+        "aclfile": str(redis_users(papers)),
     }
     return Secured("redis", provide("redis", settings=settings), papers, port, f"rediss://{{host}}:{port}")
 

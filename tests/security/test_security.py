@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import eventkit
 from eventkit import BrokerUnavailable, Command, Event, PublishError, Retry, Service
 from eventkit.cli import app
-from eventkit.contract.checks import eventually, fresh_namespace
+from eventkit.contract.checks import eventually
 from eventkit.testing.brokers import provide
 from tests.security.conftest import Watch
 from tests.security.servers import POOR, Papers, Secured, nats_settings
@@ -33,19 +33,6 @@ class Ordered(Event, topic="orders"):
 
 class Price(Command[int], service="shop"):
     number: int
-
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]:
-    """Makes this the environment, with a namespace of its own."""
-
-    def put(environment: dict[str, str]) -> None:
-        for name in [name for name in os.environ if name.startswith("EVENTKIT_")]:
-            monkeypatch.delenv(name)
-        for name, value in {**environment, "EVENTKIT_NAMESPACE": fresh_namespace()}.items():
-            monkeypatch.setenv(name, value)
-
-    return put
 
 
 def _shop(seen: list[int]) -> Service:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from eventkit import names
-from eventkit.testing.brokers.process import Program
+from eventkit.testing.brokers.process import Program, free_port
 from eventkit.testing.brokers.rabbit import Rabbit as Recipe
 from tests.rig.clusters.cluster import ELECTED, Cluster, wait
 from tests.rig.work import SERVICE
 
 _SERVERS = 3
+_ANSWERS = 5.0
+"""Seconds that a node has to answer before another is asked."""
 
 
 class Rabbit(Cluster):
@@ -32,14 +33,20 @@ class Rabbit(Cluster):
     def _begin(self) -> None:
         recipe = Recipe()
         found = recipe.find()
-        self._control = found.path.with_name("rabbitmqctl")
         made: list[tuple[Path, list[Program]]] = []
-        for _ in range(_SERVERS):
+        pages = [free_port() for _ in range(_SERVERS)]
+        for page in pages:
             folder = self._folder()
-            made.append((folder, list(recipe.programs(found, folder, {}, self.say))))
+            settings = {
+                "management.tcp.port": str(page),
+                "management.tcp.ip": "127.0.0.1",
+                "collect_statistics_interval": "60000",
+            }
+            made.append((folder, list(recipe.programs(found, folder, settings, self.say))))
         self._ports = [programs[-1].port for _, programs in made]
         shared = {name: made[0][1][-1].environment[name] for name in ("HOME", "ERL_EPMD_PORT")}
         nodes = [programs[-1].environment["RABBITMQ_NODENAME"] for _, programs in made]
+        self._pages = dict(zip(nodes, pages, strict=True))
         for place, (folder, programs) in enumerate(made):
             lines = ["cluster_formation.peer_discovery_backend = classic_config"]
             # one node begins, and the others come to it
@@ -48,51 +55,48 @@ class Rabbit(Cluster):
             with (folder / "rabbitmq.conf").open("a") as file:
                 file.write("".join(f"{line}\n" for line in (lines if place else lines[1:])))
             node = replace(programs[-1], environment={**programs[-1].environment, **shared})
-            self._environment = node.environment
             # the first one's port mapper serves all, and outlives its node
             self._add(nodes[place], folder, *(programs[:-1] if place == 0 else ()), node)
-        wait(
-            lambda: len(self._ask("cluster_status").get("running_nodes", ())) == _SERVERS, ELECTED, "rabbit: no cluster"
-        )
+        wait(self._formed, ELECTED, "rabbit: no cluster")
 
     def leader(self) -> str:
         queue = names.rabbit(self.namespace).group(SERVICE)
         for found in self._queues():
-            if found["name"] == queue and found["leader"] in (found["online"] or ()):
+            if found["name"] == queue and found["leader"] in found["online"]:
                 return str(found["leader"])
         raise LookupError(queue)
 
     def in_step(self) -> bool:
         try:
-            if len(self._ask("cluster_status")["running_nodes"]) != _SERVERS:
+            if not all(node["running"] for node in self._nodes()):
                 return False
-            return all(found["leader"] and len(found["online"] or ()) == _SERVERS for found in self._queues())
+            return all(found["leader"] and len(found["online"]) == _SERVERS for found in self._queues())
         except LookupError:
             return False
 
-    def _queues(self) -> list[dict[str, Any]]:
-        return list(self._ask("list_queues", "name", "leader", "online"))
+    def _formed(self) -> bool:
+        return sum(node["running"] for node in self._nodes()) == _SERVERS
 
-    def _ask(self, *words: str) -> Any:
-        """From a node that runs."""
+    def _nodes(self) -> list[dict[str, Any]]:
+        return self._ask("nodes?columns=name,running")
+
+    def _queues(self) -> list[dict[str, Any]]:
+        """Those that say who leads them."""
+        found = self._ask("queues/%2F?columns=name,leader,online")
+        return [{"leader": "", "online": [], **queue} for queue in found]
+
+    def _ask(self, what: str) -> list[dict[str, Any]]:
+        """The management API of a node that runs: it is there already, where each `rabbitmqctl` starts an Erlang of its
+        own."""
+        reasons = []
         for node, server in self.servers.items():
             if not server.alive:
                 continue
-            command = [str(self._control), "--silent", "--formatter", "json", "--timeout", "10", "--node", node, *words]
-            environment = {
-                name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "ERL_"))
-            }
-            given = {
-                name: value
-                for name, value in self._environment.items()
-                if name in ("HOME", "LANG", "ERL_EPMD_PORT", "ERL_EPMD_ADDRESS", "RABBITMQ_CONF_ENV_FILE")
-            }
+            request = urllib.request.Request(f"http://127.0.0.1:{self._pages[node]}/api/{what}")
+            request.add_header("Authorization", "Basic Z3Vlc3Q6Z3Vlc3Q=")  # guest:guest
             try:
-                done = subprocess.run(
-                    command, capture_output=True, env={**environment, **given}, timeout=30, check=False
-                )
-            except subprocess.TimeoutExpired:  # it may still be asking one that was just killed
-                continue
-            if done.returncode == 0:
-                return json.loads(done.stdout)
-        raise LookupError("no node of RabbitMQ answers")
+                with urllib.request.urlopen(request, timeout=_ANSWERS) as answer:
+                    return list(json.load(answer))
+            except (OSError, ValueError) as error:  # it may itself be waiting for one that was just killed
+                reasons.append(f"{node}: {error}")
+        raise LookupError(f"no node of RabbitMQ answers: {'; '.join(reasons)}")

@@ -75,7 +75,10 @@ class Load:
         await until(
             lambda: len(self.acknowledged) > acknowledged and len(self.handled) > handled and self.green,
             60,
-            "nothing goes on",
+            lambda: (
+                f"{len(self.acknowledged) - acknowledged} acknowledged, {len(self.handled) - handled} handled, "
+                f"{self.running.health()}"
+            ),
         )
 
     @property
@@ -104,10 +107,10 @@ class Load:
             await asyncio.sleep(0.02)
 
 
-async def until(true: Callable[[], bool], seconds: float, late: str) -> None:
+async def until(true: Callable[[], bool], seconds: float, late: str | Callable[[], str]) -> None:
     ends = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < ends, f"{late} within {seconds:g} s"
+        assert time.monotonic() < ends, f"after {seconds:g} s: {late if isinstance(late, str) else late()}"
         await asyncio.sleep(0.05)
 
 

@@ -7,29 +7,53 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import (
+    InMemoryMetricReader,
+    MetricExporter,
+    MetricExportResult,
+    MetricsData,
+)
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
+from prometheus_client import CollectorRegistry
 
 from bench.messages import OrderPlaced, events
-from eventkit import Bus, Service
+from eventkit import Bus, Service, prometheus
 from eventkit.adapter import Connection, Provision
 from eventkit.instruments import Instrument
 from eventkit.memory import MemoryAdapter, Store
 from eventkit.otel import Metrics, Tracing
+from eventkit.otel.reader import Reader
 
 _COUNT, _ROUNDS = 10_000, 7
 
 
 class _Nothing(Instrument):
-    """Is told of all, and does nothing."""
+    """Is told of all at length, and does nothing."""
 
     def handling(self, place: object, attempts: object) -> None: ...
+
+
+class _Nowhere(MetricExporter):
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: object) -> MetricExportResult:
+        return MetricExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        return True
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: object) -> None: ...
+
+
+def _otel_metrics() -> Metrics:
+    """As EVENTKIT_METRICS=otel has it."""
+    reader = Reader(_Nowhere(), math.inf)
+    return Metrics(MeterProvider([reader]), reader=reader)
 
 
 def main() -> None:
@@ -37,13 +61,12 @@ def main() -> None:
     sampled = TracerProvider(sampler=ParentBased(ALWAYS_ON))
     sides: dict[str, Sequence[Instrument]] = {
         "off": (),
-        "one that does nothing": (_Nothing(),),
+        "one without a brief that does nothing": (_Nothing(),),
+        "Prometheus": (prometheus.Metrics(CollectorRegistry()),),
         "OpenTelemetry, traces sampled out": (Tracing(sampled_out),),
-        "OpenTelemetry, metrics": (Metrics(MeterProvider([InMemoryMetricReader()])),),
-        "OpenTelemetry, traces sampled out, metrics": (
-            Tracing(sampled_out),
-            Metrics(MeterProvider([InMemoryMetricReader()])),
-        ),
+        "OpenTelemetry, metrics": (_otel_metrics(),),
+        "OpenTelemetry, traces sampled out, metrics": (Tracing(sampled_out), _otel_metrics()),
+        "OpenTelemetry, durations in the SDK": (Metrics(MeterProvider([InMemoryMetricReader()])),),
         "OpenTelemetry, traces recorded": (Tracing(sampled),),
     }
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}

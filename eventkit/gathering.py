@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ class Item(NamedTuple):
     deadline: datetime | None
 
     def as_attempt(self) -> Attempt:
-        return Attempt(self.arrived, self.delivery, self.entry.name, self.attempt)
+        return Attempt(self.arrived, self.delivery, self.entry.name, self.attempt, time.perf_counter())
 
 
 class Joined:

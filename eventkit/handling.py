@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from types import MappingProxyType
@@ -40,6 +40,7 @@ class Entry:
         "reply",
         "retry",
         "serializer",
+        "short",
         "surroundings",
         "timeout",
         "validate",
@@ -84,6 +85,8 @@ class Entry:
 
         self.validate = self._validator(topic, serializer)
         """JSON to the class at once, where its one version is all there is to know. None: `decode` must look."""
+        self.short = self.plain and self.validate is not None and self.circuit is None
+        """May its messages take the short way through `Outcomes.decide`?"""
 
     def _validator(self, topic: Topic | None, serializer: Serializer) -> Callable[[bytes], Event | Command[Any]] | None:
         route = None if topic is not None else routing(self.cls)
@@ -269,9 +272,9 @@ class Table:
         """The entry that takes a type, if its address is the message's; None: look with `find`."""
 
     @property
-    def types(self) -> Collection[str]:
-        """The wire names of what it has handlers for, one by one."""
-        return self._by_type.keys()
+    def types(self) -> Mapping[str, Entry]:
+        """What it has handlers for, one by one, by their wire names: what `get` looks into."""
+        return self._by_type
 
     def find(self, message: Message) -> Entry | None:
         """The entry for a message at its original address; None: nobody takes it, or only a newer version of its

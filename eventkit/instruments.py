@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVarTuple, Unpack
 
-from eventkit.adapter import Backlog, Delivery, Message, Settlement
+from eventkit.adapter import Address, Backlog, Delivery, Message, Settlement
 from eventkit.watching import Happened, Watch
 
 Arguments = TypeVarTuple("Arguments")
@@ -43,6 +43,8 @@ class Attempt(NamedTuple):
     handler: str
     number: int
     """From 1."""
+    began: float
+    """When, by `time.perf_counter()`: just now, or before its handler ran where a `Brief` was to follow it."""
 
 
 class Sending(Protocol):
@@ -65,6 +67,17 @@ class Handling(Protocol):
         """What became of each, told where the handling began, with the same context variables. None: it was not tried
         to its end, and will be tried again."""
         ...
+
+
+class Brief(NamedTuple):
+    """How an instrument follows those messages of one handler with which all goes well: `handling`, `Handling.ended`
+    and `happened` in one, at a fraction of their price."""
+
+    handled: Callable[[Message, float], None]
+    """It was, by its first attempt, in so many seconds."""
+    begins: Callable[[Message], bool] | None = None
+    """It is about to be handled. Context variables set here are seen by it, and end with it. False: this message is to
+    be told of at length. None: there is nothing to do."""
 
 
 class GroupState(NamedTuple):
@@ -118,6 +131,15 @@ class Instrument:
     def handling(self, place: Place, attempts: Sequence[Attempt]) -> Handling | None:
         """These are about to be handled: by one call of a handler. Context variables set here are seen by it."""
 
+    def brief(self, place: Place, address: Address, type: str, handler: str) -> Brief | None:
+        """Asked once for each type of messages that a handler takes, in the thread in which it will run: how to follow
+        those that are told of in brief, as far as the handler is `async` and takes nothing but the message.
+
+        Where such an attempt fails, `handling` is called after all, when the handler has run, and all that follows.
+        None: each is told of at length, which costs several microseconds.
+        """
+        return None
+
     def settled(self, place: Place, arrived: Delivery, how: Settlement, error: Exception | None) -> None:
         """The broker is told to settle it. `error`: it was, and could not; it will be told again."""
 
@@ -145,6 +167,7 @@ class Instruments:
         self._created = [one.created for one in _overriding(instruments, "created")]
         self._received = [one.received for one in _overriding(instruments, "received")]
         self._handling = [one.handling for one in _overriding(instruments, "handling")]
+        self._following = [one for one in instruments if _overrides(one, "happened") or _overrides(one, "handling")]
         self._settled = [one.settled for one in _overriding(instruments, "settled")]
         self._replied = [one.replied for one in _overriding(instruments, "replied")]
         self._pages = [one.page for one in _overriding(instruments, "page")]
@@ -154,6 +177,43 @@ class Instruments:
     @property
     def hear_of_settlements(self) -> bool:
         return bool(self._settled)
+
+    @property
+    def hear_of_handling(self) -> bool:
+        return bool(self._following)
+
+    def brief(self, place: Place, address: Address, type: str, handler: str) -> Brief | None:
+        """Of all that hear of a handling. None: at least one is to be told at length."""
+        briefs: list[Brief] = []
+        for one in self._following:
+            try:
+                found = one.brief(place, address, type, handler)
+            except Exception as error:  # noqa: BLE001 it is none of the message's
+                self._failed(one.brief, error)
+                return None
+            if found is None:
+                return None
+            briefs.append(found)
+        beginning = [brief.begins for brief in briefs if brief.begins is not None]
+        ending = [brief.handled for brief in briefs]
+
+        def begins(message: Message) -> bool:
+            for asked in beginning:
+                try:
+                    if not asked(message):
+                        return False
+                except Exception as error:  # noqa: BLE001 it is none of the message's
+                    self._failed(asked, error)
+            return True
+
+        def handled(message: Message, seconds: float) -> None:
+            for told in ending:
+                try:
+                    told(message, seconds)
+                except Exception as error:  # noqa: BLE001 it is none of the message's
+                    self._failed(told, error)
+
+        return Brief(handled, begins if beginning else None)
 
     def watch(self, place: Place, other: Watch) -> Watch:
         """Tells what happened to `other` and to all that are interested."""
@@ -271,4 +331,8 @@ class Instruments:
 
 
 def _overriding(instruments: Sequence[Instrument], method: str) -> Sequence[Instrument]:
-    return [one for one in instruments if getattr(type(one), method) is not getattr(Instrument, method)]
+    return [one for one in instruments if _overrides(one, method)]
+
+
+def _overrides(instrument: Instrument, method: str) -> bool:
+    return getattr(type(instrument), method) is not getattr(Instrument, method)

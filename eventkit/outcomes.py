@@ -30,6 +30,7 @@ from eventkit.errors import (
 )
 from eventkit.gathering import Gatherer, Item, Joined
 from eventkit.handling import Entry, Table
+from eventkit.instruments import Attempt
 from eventkit.lanes import Gate, take_back_cancellation
 from eventkit.messages import Command, Event
 from eventkit.outgoing import Emitter, Unsendable
@@ -85,7 +86,7 @@ class Outcomes:
         self._table = table
         self.emitter = emitter
         self._clock = clock
-        self._told = telling.attended
+        self._briefs = telling.briefs(table.types)
 
     def forget(self, delivery: Delivery) -> None:
         """This delivery is given back: its count in the lane ends."""
@@ -106,29 +107,52 @@ class Outcomes:
             or headers.get(h.VERSION, entry.version) != entry.version
         ):
             return await self._decide_rare(delivery)
-        if entry.validate is None or not entry.plain or self._waiting or self._attended():
+        if not entry.short or self._waiting or self._attended():
             return await self._attempt(entry, delivery, delivery, 1, None)
         # The rest is `_attempt` for a handler that takes its message alone, without a call for each step of it.
+        brief, began = None, 0.0
+        if self._briefs is not None:
+            brief = self._briefs[entry]
+            if brief is None or (brief.begins is not None and not brief.begins(message)):
+                return await self._attempt(entry, delivery, delivery, 1, None)
         try:
             if headers.get(h.CONTENT_TYPE) != JSON:
                 return await self._attempt(entry, delivery, delivery, 1, None)
+            assert entry.validate is not None, "of a short one"
             content = entry.validate(message.body or b"")
         except ValidationError:
             return await self._attempt(entry, delivery, delivery, 1, None)
         if self.telling.named:
             self.telling.enter(delivery, 1)
         try:
+            if brief is not None:
+                began = time.perf_counter()
             result = await entry.handler.function(content)
             if result is not None or h.REPLY_TO in headers:
                 await self.emitter.succeeded(entry, delivery, result, ())
         except BaseException as error:  # noqa: BLE001 whatever a handler raises is a failure of its message
-            return await self.failed(entry, delivery, delivery, content, 1, None, self._blame(error))
+            return await self._failed_first(entry, delivery, content, error, began)
+        if brief is not None:
+            brief.handled(message, time.perf_counter() - began)
         self.telling.counts.handled += 1
         return DONE
 
     def _attended(self) -> bool:
         """Is there anything that each message is to be told to, or gathered for?"""
-        return self._told or self.telling.each or self.gatherer is not None
+        return self.telling.watched or self.telling.each or self.gatherer is not None
+
+    async def _failed_first(
+        self, entry: Entry, delivery: Delivery, content: Event | Command[Any], error: BaseException, began: float
+    ) -> Settlement | Wait:
+        """The short way's `failed`. What instruments were to be told in brief, they are told at length now."""
+        if self._briefs is None:
+            return await self.failed(entry, delivery, delivery, content, 1, None, self._blame(error))
+        attempts = (Attempt(delivery, delivery, entry.name, 1, began),)
+        handling = self.telling.begin(attempts)
+        try:
+            return await self.failed(entry, delivery, delivery, content, 1, None, self._blame(error))
+        finally:
+            self.telling.end(handling, attempts)
 
     def _blame(self, error: BaseException) -> BaseException:
         """The failure of an attempt; raises what is none: our own cancellation, and Ctrl-C."""
@@ -270,7 +294,7 @@ class Outcomes:
     @property
     def types(self) -> Collection[str]:
         """The messages that its handlers take, by their wire names."""
-        return self._table.types
+        return self._table.types.keys()
 
     # circuits
 

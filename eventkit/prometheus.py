@@ -18,10 +18,10 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from eventkit import headers as h
-from eventkit.adapter import Backlog, Message
+from eventkit.adapter import Address, Backlog, Message
 from eventkit.copies import Reason
 from eventkit.errors import DeclarationError
-from eventkit.instruments import Attempt, Consumers, GroupState, Handling, Instrument, Page, Place, Sending
+from eventkit.instruments import Attempt, Brief, Consumers, GroupState, Handling, Instrument, Page, Place, Sending
 from eventkit.publishing import permanent
 from eventkit.tallies import OTHER, Histogram, OfPlace, OfType, Tallies
 from eventkit.watching import Happened, What
@@ -80,9 +80,21 @@ class Metrics(Instrument):
         for attempt in attempts:
             message = attempt.delivery.message
             of = mine.types.get(message.type) or self._tallies.type(mine, message.type)
-            if attempt.number == 1 and (age := _age(message)) is not None:
+            if attempt.number == 1 and (age := _age(message, time.perf_counter() - attempt.began)) is not None:
                 of.age.observe(age)
-        return None if of is None else _Handling(of)
+        return None if of is None else _Handling(of, attempts[0].began)
+
+    def brief(self, place: Place, address: Address, type: str, handler: str) -> Brief:
+        of = self._tallies.type(self._tallies.of(place), type)
+        became, seconds, ages = of.became.count, of.seconds.observe, of.age.observe
+
+        def handled(message: Message, took: float) -> None:
+            became(What.HANDLED)
+            seconds(took)
+            if (age := _age(message, took)) is not None:
+                ages(age)
+
+        return Brief(handled)
 
     def sending(self, place: Place, messages: Sequence[Message], forwarded: bool) -> Sending | None:
         return _Sending(self._tallies, self._tallies.of(place), messages)
@@ -108,9 +120,9 @@ class Metrics(Instrument):
 class _Handling:
     __slots__ = ("_began", "_of")
 
-    def __init__(self, of: OfType) -> None:
+    def __init__(self, of: OfType, began: float) -> None:
         self._of = of
-        self._began = time.perf_counter()
+        self._began = began
 
     def ended(self, endings: Sequence[Happened | None]) -> None:
         self._of.seconds.observe(time.perf_counter() - self._began)
@@ -322,13 +334,14 @@ def _write(family: HistogramMetricFamily, labels: Sequence[str], histogram: Hist
     family.add_metric(labels, buckets, histogram.sum)
 
 
-def _age(message: Message) -> float | None:
-    """Seconds since it was published, or due, whatever was later; None: it does not say."""
+def _age(message: Message, before: float) -> float | None:
+    """How long ago it was published, or due, whatever was later, when so many seconds ago it was first tried; None: it
+    does not say."""
     headers = message.headers
     since = _time(headers.get(h.TIME))
     if h.DUE in headers and (due := _time(headers[h.DUE])) is not None:
         since = due if since is None else max(since, due)
-    return None if since is None else max(time.time() - since.timestamp(), 0.0)
+    return None if since is None else max(time.time() - before - since.timestamp(), 0.0)
 
 
 def _time(said: str | None) -> datetime | None:

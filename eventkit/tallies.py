@@ -8,8 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Collection, Hashable, Mapping
-from typing import Generic, TypeVar
+from collections.abc import Callable, Collection, Hashable, Mapping
+from typing import Generic, Protocol, Self, TypeVar
 
 from eventkit.instruments import Place
 from eventkit.messages import every_declared
@@ -106,30 +106,64 @@ class OfPlace:
         self.requests.add(other.requests)
 
 
-class Tallies:
+class Adds(Protocol):
+    def add(self, other: Self, /) -> None: ...
+
+
+A = TypeVar("A", bound=Adds)
+
+
+class PerThread(Generic[K, A]):
+    """What is counted under each key, by each thread for itself."""
+
+    def __init__(self, make: Callable[[], A]) -> None:
+        """`make`: where nothing is counted yet."""
+        self._make = make
+        self._mine = threading.local()
+        self._lock = threading.Lock()
+        self._threads: list[tuple[threading.Thread, dict[K, A]]] = []
+        self._ended: dict[K, A] = {}
+        """Of threads that have ended."""
+
+    def of(self, key: K) -> A:
+        """What this thread counts there."""
+        try:
+            mine: dict[K, A] = self._mine.counts
+        except AttributeError:
+            mine = self._mine.counts = {}
+            with self._lock:
+                self._threads.append((threading.current_thread(), mine))
+        found = mine.get(key)
+        if found is None:
+            found = mine[key] = self._make()
+        return found
+
+    def sum(self) -> Mapping[K, A]:
+        """Of all threads. May be called from any."""
+        with self._lock:
+            for thread, counts in self._threads:
+                if not thread.is_alive():
+                    self._add(self._ended, counts)
+            self._threads = [one for one in self._threads if one[0].is_alive()]
+            total: dict[K, A] = {}
+            for counts in (self._ended, *(counts for _, counts in self._threads)):
+                self._add(total, counts)
+        return total
+
+    def _add(self, to: dict[K, A], counts: Mapping[K, A]) -> None:
+        for key, theirs in list(counts.items()):
+            if key not in to:
+                to[key] = self._make()
+            to[key].add(theirs)
+
+
+class Tallies(PerThread[Place, OfPlace]):
     """All of a process."""
 
     def __init__(self) -> None:
-        self._mine = threading.local()
-        self._lock = threading.Lock()
-        self._threads: list[tuple[threading.Thread, dict[Place, OfPlace]]] = []
-        self._ended: dict[Place, OfPlace] = {}
-        """Of threads that have ended."""
+        super().__init__(OfPlace)
         self._known: Collection[str] = frozenset()
         self._looked = -_LOOK_AGAIN
-
-    def of(self, place: Place) -> OfPlace:
-        """What this thread counts there."""
-        try:
-            places: dict[Place, OfPlace] = self._mine.places
-        except AttributeError:
-            places = self._mine.places = {}
-            with self._lock:
-                self._threads.append((threading.current_thread(), places))
-        found = places.get(place)
-        if found is None:
-            found = places[place] = OfPlace()
-        return found
 
     def type(self, of: OfPlace, name: str) -> OfType:
         """The same for one type there."""
@@ -150,20 +184,3 @@ class Tallies:
             self._looked = now
             self._known = {route.type for _, route in every_declared()} | {REPLY_TYPE}
         return name if name in self._known else OTHER
-
-    def sum(self) -> Mapping[Place, OfPlace]:
-        """Of all threads. May be called from any."""
-        with self._lock:
-            for thread, places in self._threads:
-                if not thread.is_alive():
-                    _add(self._ended, places)
-            self._threads = [one for one in self._threads if one[0].is_alive()]
-            total: dict[Place, OfPlace] = {}
-            for places in (self._ended, *(places for _, places in self._threads)):
-                _add(total, places)
-        return total
-
-
-def _add(to: dict[Place, OfPlace], places: Mapping[Place, OfPlace]) -> None:
-    for place, theirs in list(places.items()):
-        to.setdefault(place, OfPlace()).add(theirs)

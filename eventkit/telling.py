@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ from eventkit.adapter import Delivery, Message
 from eventkit.copies import Reason, brief
 from eventkit.errors import Reject
 from eventkit.handling import Entry
-from eventkit.instruments import Attempt, Handling, Instruments, Place
+from eventkit.instruments import Attempt, Brief, Handling, Instruments, Place
 from eventkit.redacting import Redactor
 from eventkit.watching import Happened, Watch, What
 
@@ -49,14 +49,11 @@ class Telling:
         """Does anything show which message a record of a handler is about?"""
         self._payloads = False
         self._redactor = redactor
+        self.watched = watch is not None
+        """Is there anybody besides instruments who is told of each message?"""
         self._watch = watch if instruments is None else instruments.watch(place, watch)
         self._endings: dict[int, Happened | None] = {}
         """Of what is being handled, by the identity of its delivery: kept only for instruments."""
-
-    @property
-    def attended(self) -> bool:
-        """Is there anybody who is told of each message?"""
-        return self.each or self._watch is not None or self.instruments is not None
 
     def look(self) -> None:
         """What is wanted of the log may change while it runs."""
@@ -94,6 +91,15 @@ class Telling:
         )
 
     # what instruments are told around it
+
+    def briefs(self, entries: Mapping[str, Entry]) -> Mapping[Entry, Brief | None] | None:
+        """How each entry's messages are told of in brief; None for an entry: not at all so. None: to nobody."""
+        instruments = self.instruments
+        if instruments is None or not instruments.hear_of_handling:
+            return None
+        return {
+            entry: instruments.brief(self.place, entry.address, type_, entry.name) for type_, entry in entries.items()
+        }
 
     def begin(self, attempts: Sequence[Attempt]) -> Sequence[Handling]:
         """To be ended by `end`."""

@@ -88,5 +88,7 @@ def error_type(error: BaseException) -> str:
 
 def with_trace(message: Message, trace: Mapping[str, str]) -> Message:
     """The same with these trace headers, and no other."""
-    headers = {name: value for name, value in message.headers.items() if name != h.TRACESTATE}
-    return message._replace(headers={**headers, **trace})
+    headers = {**message.headers, **trace}
+    if h.TRACESTATE not in trace:
+        headers.pop(h.TRACESTATE, None)
+    return Message(message.address, message.type, message.key, headers, message.body, message.due)

@@ -44,12 +44,16 @@ def metrics() -> Metrics:
         try:
             from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
             from opentelemetry.sdk.metrics import MeterProvider
-            from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+            from eventkit.otel.reader import Reader
         except ImportError as error:
             log.warning(_MISSING, "METRICS", error)
         else:
             _name_the_service()
-            metrics_api.set_meter_provider(MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())]))
+            wanted = os.environ.get("OTEL_METRICS_EXEMPLAR_FILTER", "trace_based") != "always_off"
+            reader = Reader(OTLPMetricExporter(), exemplars=wanted)
+            metrics_api.set_meter_provider(MeterProvider([reader]))
+            return Metrics(reader=reader)
     return Metrics()
 
 

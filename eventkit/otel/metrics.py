@@ -1,83 +1,93 @@
 """Metrics: how many messages, and how long, by OpenTelemetry's conventions for messaging.
 
-Counts are kept here and read when they are collected: to tell the SDK of each would cost more than all else.
+All is counted here and read when it is collected: to tell the SDK of each message would cost more than all else. Its
+histograms can only be told of each; so durations are kept here, too, where a `Reader` exports them.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from opentelemetry import metrics
-from opentelemetry.metrics import MeterProvider, Observation
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import Histogram, MeterProvider, Observation
 
 from eventkit.adapter import Address, Message
-from eventkit.instruments import Attempt, Handling, Instrument, Place, Sending
+from eventkit.instruments import Attempt, Brief, Handling, Instrument, Place, Sending
 from eventkit.otel import attributes as a
+from eventkit.otel.series import BUCKETS, SCOPE, Label, Series
+from eventkit.tallies import PerThread
 from eventkit.watching import Happened, What
 
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-"""Seconds; the conventions' own."""
+if TYPE_CHECKING:
+    from eventkit.otel.reader import Reader
+
 _FAILURES = frozenset({What.RETRIED, What.HELD, What.FAILED, What.DEAD})
 
 
-class _Label(NamedTuple):
-    place: Place
-    address: Address | None
-    operation: str
-    kind: str
-    error: str | None
+class Duration(NamedTuple):
+    """A histogram of the conventions."""
+
+    name: str
+    description: str
+
+
+_CALL = Duration("messaging.client.operation.duration", "Duration of a call to the broker")
+_HANDLING = Duration("messaging.process.duration", "Duration of a call of a handler, with what goes out afterwards")
+DURATIONS = {"send": _CALL, "receive": _CALL, "process": _HANDLING}
+"""By the kind of the operation."""
 
 
 class Metrics(Instrument):
     """Counters and histograms of what goes through a bus. One may serve several."""
 
-    def __init__(self, provider: MeterProvider | None = None) -> None:
-        """`provider`: None is the global one, also one that is set later."""
-        meter = metrics.get_meter("eventkit", version("faststream-eventkit"), provider, a.SCHEMA)
-        self._sent: Counter[_Label] = Counter()
-        self._consumed: Counter[_Label] = Counter()
-        self._attributes: dict[_Label, a.Attributes] = {}
+    def __init__(self, provider: MeterProvider | None = None, *, reader: Reader | None = None) -> None:
+        """`provider`: None is the global one, also one that is set later.
+
+        `reader`: the `eventkit.otel.reader.Reader` of that provider, which exports durations at a tenth of what it
+        costs to record them in the SDK, where they are recorded without it.
+        """
+        meter = metrics.get_meter(SCOPE, version("faststream-eventkit"), provider, a.SCHEMA)
+        self._series: PerThread[Label, Series] = PerThread(Series)
+        self._histograms: dict[Duration, Histogram] = {}
+        """Of the SDK. Empty: the reader has them."""
+        self._attributes: dict[Label, a.Attributes] = {}
         meter.create_observable_counter(
             "messaging.client.sent.messages",
-            [lambda _: self._observe(self._sent)],
+            [lambda _: self._observe("send")],
             "{message}",
             "Messages that were attempted to be sent to the broker",
         )
         meter.create_observable_counter(
             "messaging.client.consumed.messages",
-            [lambda _: self._observe(self._consumed)],
+            [lambda _: self._observe("process", "receive")],
             "{message}",
             "Messages that were handed to a handler, each attempt",
         )
-        self._operation = meter.create_histogram(
-            "messaging.client.operation.duration",
-            "s",
-            "Duration of a call to the broker",
-            explicit_bucket_boundaries_advisory=BUCKETS,
-        )
-        self._process = meter.create_histogram(
-            "messaging.process.duration",
-            "s",
-            "Duration of a call of a handler, with what goes out afterwards",
-            explicit_bucket_boundaries_advisory=BUCKETS,
-        )
+        if reader is None or not reader.take(self._series.sum):
+            self._histograms = {
+                one: meter.create_histogram(one.name, "s", one.description, explicit_bucket_boundaries_advisory=BUCKETS)
+                for one in (_CALL, _HANDLING)
+            }
 
     def sending(self, place: Place, messages: Sequence[Message], forwarded: bool) -> Sending | None:
         return _Sending(self, place, messages)
 
     def sent(self, place: Place, messages: Sequence[Message], answers: Sequence[Exception | None], took: float) -> None:
         failed = None
+        counted: dict[tuple[Address, str | None], int] = {}
         for message, answer in zip(messages, answers, strict=True):
             error = None if answer is None else a.error_type(answer)
             failed = failed or error
-            self._sent[_Label(place, _bounded(message.address), a.verb(message.address), "send", error)] += 1
-        address = a.only(messages)
-        label = _Label(place, address and _bounded(address), a.verb(messages[0].address), "send", failed)
-        self._operation.record(took, self._described(label))
+            alike = message.address, error
+            counted[alike] = counted.get(alike, 0) + 1
+        for (address, error), count in counted.items():
+            label = Label(place, _bounded(address), a.verb(address), "send", error)
+            self._series.of(label).messages += count
+        only = a.only(messages)
+        self._took(Label(place, only and _bounded(only), a.verb(messages[0].address), "send", failed), took)
 
     def handling(self, place: Place, attempts: Sequence[Attempt]) -> Handling | None:
         return _Handling(self, place, attempts)
@@ -91,25 +101,51 @@ class Metrics(Instrument):
             if ending is not None and ending.error is not None and ending.what in _FAILURES:
                 error = a.error_type(ending.error)
                 failed = failed or error
-            self._consumed[_Label(place, attempt.delivery.message.address, "process", "process", error)] += 1
+            label = Label(place, attempt.delivery.message.address, "process", "process", error)
+            self._series.of(label).messages += 1
         address = a.only([attempt.delivery.message for attempt in attempts])
-        self._process.record(took, self._described(_Label(place, address, "process", "process", failed)))
+        self._took(Label(place, address, "process", "process", failed), took)
+
+    def brief(self, place: Place, address: Address, type: str, handler: str) -> Brief:
+        label = Label(place, address, "process", "process", None)
+        series = self._series.of(label)
+        keeps = series.took if not self._histograms else None
+
+        def handled(message: Message, took: float) -> None:
+            series.messages += 1
+            if keeps is not None:
+                keeps(took)
+            else:
+                self._took(label, took)
+
+        return Brief(handled)
 
     def replied(self, place: Place, reply: Message, seconds: float) -> None:
-        label = _Label(place, _bounded(reply.address), "receive", "receive", None)
-        self._consumed[label] += 1
-        self._operation.record(seconds, self._described(label))
+        label = Label(place, _bounded(reply.address), "receive", "receive", None)
+        self._series.of(label).messages += 1
+        self._took(label, seconds)
 
-    def _observe(self, counts: Counter[_Label]) -> Iterable[Observation]:
-        return [Observation(count, self._described(label)) for label, count in counts.copy().items()]
+    def _took(self, label: Label, seconds: float) -> None:
+        if self._histograms:
+            self._histograms[DURATIONS[label.kind]].record(seconds, self._described(label))
+            return
+        span = trace.get_current_span()
+        if span.is_recording():
+            self._series.of(label).took_in(span.get_span_context(), seconds)
+        else:
+            self._series.of(label).took(seconds)
 
-    def _described(self, label: _Label) -> a.Attributes:
+    def _observe(self, *kinds: str) -> Iterable[Observation]:
+        return [
+            Observation(series.messages, self._described(label))
+            for label, series in self._series.sum().items()
+            if label.kind in kinds and series.messages
+        ]
+
+    def _described(self, label: Label) -> a.Attributes:
         found = self._attributes.get(label)
         if found is None:
-            found = a.common(label.place, label.address, label.operation, label.kind)
-            if label.error is not None:
-                found[a.ERROR] = label.error
-            self._attributes[label] = found
+            found = self._attributes[label] = label.attributes
         return found
 
 
@@ -125,16 +161,16 @@ class _Sending:
 
 
 class _Handling:
-    __slots__ = ("_attempts", "_began", "_metrics", "_place")
+    __slots__ = ("_attempts", "_metrics", "_place")
 
     def __init__(self, metrics: Metrics, place: Place, attempts: Sequence[Attempt]) -> None:
         self._metrics = metrics
         self._place = place
         self._attempts = attempts
-        self._began = time.perf_counter()
 
     def ended(self, endings: Sequence[Happened | None]) -> None:
-        self._metrics.handled(self._place, self._attempts, endings, time.perf_counter() - self._began)
+        took = time.perf_counter() - self._attempts[0].began
+        self._metrics.handled(self._place, self._attempts, endings, took)
 
 
 def _bounded(address: Address) -> Address:

@@ -17,7 +17,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TracerProvider
 
 from eventkit.adapter import Address, Delivery, Message, Move, Release, Settlement
-from eventkit.instruments import Attempt, Handling, Instrument, Place, Sending
+from eventkit.instruments import Attempt, Brief, Handling, Instrument, Place, Sending
 from eventkit.otel import attributes as a
 from eventkit.otel import carried
 from eventkit.watching import Happened, What
@@ -126,6 +126,9 @@ class Tracing(Instrument):
                 self._unsettled[id(attempt.arrived)] = unsettled
         return _Handled(span, contexts.attach(trace.set_span_in_context(span)))
 
+    def brief(self, place: Place, address: Address, type: str, handler: str) -> Brief | None:
+        return None if self._ask_sampler else Brief(_nothing, _begins_sampled_out)
+
     def settled(self, place: Place, arrived: Delivery, how: Settlement, error: Exception | None) -> None:
         if error is not None:
             self._settle(_Unsettled(place, arrived.message.address, [arrived.message], None, ()), _verb(how), 1, error)
@@ -185,6 +188,18 @@ class Tracing(Instrument):
             described[a.COUNT] = len(messages)
         name = operation if address is None else f"{operation} {a.destination(address)}"
         return self._tracer.start_span(name, parent, span_kind, described, links, start_time)
+
+
+def _begins_sampled_out(message: Message) -> bool:
+    """Its trace was dropped where it began: there is nothing to tell of it, but that its handler is to know."""
+    if not carried.sampled_out(message.headers):
+        return False
+    contexts.attach(trace.set_span_in_context(carried.SampledOut(message.headers)))
+    return True
+
+
+def _nothing(message: Message, seconds: float) -> None:
+    """It went well, and is not recorded."""
 
 
 class _Untraced:

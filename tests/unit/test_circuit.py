@@ -221,3 +221,22 @@ def test_a_suspect_that_meets_an_open_circuit_is_tried_and_then_waits_with_the_o
         assert attempts == [1]
 
     limited(main())
+
+
+def test_a_handler_that_takes_nothing_but_its_message_tells_its_circuit_of_successes() -> None:
+    async def main() -> None:
+        service = Service("charger", concurrency=1, retry=Retry(attempts=5, first_delay=timedelta(hours=1)))
+
+        @service.handler(circuit=Circuit(failures=3, pause=3_000 * SECOND))
+        async def charge(event: Charge) -> None:
+            if event.number % 2:
+                raise ConnectionError("away")
+
+        adapter = MemoryAdapter(Connection(url=None, namespace="", client="test"), store=Store())
+        async with Bus(adapter, source="test") as bus, bus.run(service) as running:
+            for number in range(12):
+                await bus.publish(Charge(card=f"{number}", number=number))
+            counts = running.counts["charger"]
+            await eventually(lambda: (counts.handled, counts.retried) == (6, 6), "it never opens")
+
+    limited(main())

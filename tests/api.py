@@ -20,6 +20,7 @@ MODULES = (
     "eventkit.fastapi",
     "eventkit.faststream",
     "eventkit.headers",
+    "eventkit.log_json",
     "eventkit.names",
     "eventkit.once",
     "eventkit.once_redis",

@@ -60,16 +60,28 @@ class Harness(ABC):
         self._happened = happened
 
     async def publish(
-        self, event: Event, *, headers: Mapping[str, str] | None = None, delay: timedelta | None = None
+        self,
+        event: Event,
+        *,
+        id: str | None = None,
+        correlation_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        delay: timedelta | None = None,
     ) -> None:
-        """As `Bus.publish`."""
-        await self._bus.publish(event, headers=headers, delay=delay)
+        """As `Bus.publish`. Twice with one `id` is a repeat, as after a crash: see `once=`."""
+        await self._bus.publish(event, id=id, correlation_id=correlation_id, headers=headers, delay=delay)
 
     async def send(
-        self, command: Command[Any], *, headers: Mapping[str, str] | None = None, delay: timedelta | None = None
+        self,
+        command: Command[Any],
+        *,
+        id: str | None = None,
+        correlation_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        delay: timedelta | None = None,
     ) -> None:
         """As `Bus.send`."""
-        await self._bus.send(command, headers=headers, delay=delay)
+        await self._bus.send(command, id=id, correlation_id=correlation_id, headers=headers, delay=delay)
 
     @abstractmethod
     async def request(self, command: Command[R], *, timeout: timedelta = timedelta(seconds=30)) -> R:

@@ -23,7 +23,7 @@ from eventkit.wire import JSON_SERIALIZER, Serializer
 
 R = TypeVar("R")
 
-_ENDS = (What.HANDLED, What.REJECTED, What.FAILED, What.DEAD, What.SKIPPED)
+_ENDS = (What.HANDLED, What.REPEATED, What.REJECTED, What.FAILED, What.DEAD, What.SKIPPED)
 """After these nothing more becomes of a message in a group."""
 _LOOK = 0.05
 """Seconds between two looks at whether handlers still run."""

@@ -101,6 +101,9 @@ def test_a_day_at_the_shop(stage: Stage, chromium: Browser, axe: str) -> None:
     stage.sell("broken 1", "broken 2", "broken 3", "broken 4")
     page.until(lambda: page.run(LETTERS) == 4, 30)
     assert page.text("#dead-count") == ["4"]
+    colour = "return getComputedStyle(document.querySelector(arguments[0])).color"
+    page.until(lambda: page.text("#group-rows .bad"), 20)
+    assert page.run(colour, "#group-rows .bad") == page.run(colour, ".tiles .bad dd"), "red"
     page.click("#letter-rows li:first-child summary")
     page.until(lambda: page.text("#letter-rows pre"), 20)
     stack, payload = page.text("#letter-rows pre")[:2]

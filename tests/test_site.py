@@ -42,3 +42,4 @@ def test_the_reference_explains_what_is_public(site: Path) -> None:
     text = (site / "reference.html").read_text(encoding="utf-8")
     for name in ("eventkit.connect", "eventkit.Service.handler", "eventkit.Retry.attempts", "eventkit.testing.run"):
         assert f'id="{name}"' in text, name
+    assert "__new__" not in text, "what Python makes of a class explains nothing"

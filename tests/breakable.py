@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,14 @@ _SETTINGS: Mapping[str, Mapping[str, str]] = {
 """As variables of the environment, so that a process of its own has them too. RabbitMQ has no leases: it takes back
 what a process holds that missed two heartbeats, and looks for that only now and then."""
 _LEASES = {"rabbit": 4.0}
+_LEASE_SETTINGS: Mapping[str, tuple[str, float]] = {
+    "redis": ("lease", 1.0),
+    "nats": ("lease", 1.0),
+    "rabbit": ("heartbeat", 1 / 3),
+    "kafka": ("session_timeout", 1.0),
+}
+"""What sets how long a process may be silent, and what part of that. RabbitMQ misses one after two to three
+heartbeats."""
 _YOUNG = {"rabbit": 2.0}
 """RabbitMQ writes down late that a quorum queue has begun: killed within a second of it, it loses what it confirmed."""
 
@@ -56,10 +65,18 @@ class Breakable:
         self.url = urlunsplit(parts._replace(netloc=f"{user}{at}127.0.0.1:{self.proxy.port}"))
         self.start, self.kill, self.restart = self.broker.start, self.broker.kill, self.broker.restart
         self.cut = self.proxy.cut
+        self._set = dict(_SETTINGS[self.name])
+
+    def with_lease(self, seconds: float, /) -> Breakable:
+        name, part = _LEASE_SETTINGS[self.name]
+        same = copy.copy(self)
+        same.lease = seconds
+        same._set = {**self._set, name: f"PT{round(seconds * part)}S"}
+        return same
 
     def adapter(self, namespace: str, /, **settings: Any) -> Adapter:
         made = discovery.load(self.name)
-        given = None if made.settings is None else made.settings(**{**_SETTINGS[self.name], **settings})
+        given = None if made.settings is None else made.settings(**{**self._set, **settings})
         return made(Connection(url=SecretStr(self.url), namespace=namespace, client="contract", settings=given))
 
     def environment(self, namespace: str, /) -> Mapping[str, str]:
@@ -68,7 +85,7 @@ class Breakable:
             "EVENTKIT_BROKER": self.name,
             "EVENTKIT_URL": self.url,
             "EVENTKIT_NAMESPACE": namespace,
-            **{f"{prefix}{name.upper()}": value for name, value in _SETTINGS[self.name].items()},
+            **{f"{prefix}{name.upper()}": value for name, value in self._set.items()},
         }
 
     def take_away(self, namespace: str, group: Group, /) -> None:

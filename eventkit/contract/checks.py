@@ -32,6 +32,10 @@ class Faults(Adapters, Protocol):
     lease: float
     """Seconds after which the messages of a process that is not heard of go to another, as its adapters are set."""
 
+    def with_lease(self, seconds: float, /) -> Faults | None:
+        """The same broker, with adapters that are set to another `lease`. None: it cannot be set."""
+        ...
+
     def environment(self, namespace: str, /) -> Mapping[str, str]:
         """The EVENTKIT_* variables by which a process of its own comes to the same."""
         ...

@@ -1,15 +1,32 @@
-"""D4, D11, L10: processes that die, take long, or stand still."""
+"""D4, D11, D12, L10: processes that die, take long, or stand still."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
-from eventkit.contract.checks import Backend, breakable, bus, check, eventually, fresh_namespace, stays
+from eventkit.contract.checks import (
+    Backend,
+    Faults,
+    Vacuous,
+    breakable,
+    bus,
+    check,
+    eventually,
+    fresh_namespace,
+    stays,
+)
 from eventkit.contract.letters import dead_letters
-from eventkit.contract.processes import replica
+from eventkit.contract.processes import Replica, replica
 from eventkit.contract.work import Job, Task, worker
+
+_LONG = 24.0
+"""Seconds that a process may be silent where that is to be long: longer than it is by default on any broker where it is
+short."""
+_ENOUGH = 3
+"""Messages for one replica to hold when it is ended."""
 
 
 @check("D4", "a process that is killed with -9 while it handles messages loses none of them")
@@ -72,6 +89,63 @@ async def long_handler(backend: Backend) -> None:
             await eventually(lambda: "ended 99" in told, "one more")
             await stays(lambda: began() == 36, "what took long was settled all the same", 0.3)
     assert set(Counter(told).values()) == {1}, Counter(told).most_common(3)
+
+
+@check(
+    "D12",
+    "what a replica holds that is killed, or not heard of, goes to another within the time that is set for that; and "
+    "not long before, as long as it may still live",
+)
+async def taken_over(backend: Backend) -> None:
+    faults = await breakable(backend)
+    patient = faults.with_lease(_LONG)
+    if patient is None:
+        raise Vacuous("how long a process may be silent cannot be set")
+
+    async def soon() -> None:
+        async with _gone(faults, Replica.kill) as (held, elsewhere):
+            within = faults.lease * 2 + 15.0
+            await eventually(lambda: elsewhere() >= held, "another replica has what a killed one held", within)
+
+    async def later() -> None:
+        async with _gone(patient, _pause) as (held, elsewhere):
+            await stays(
+                lambda: not elsewhere() & held,
+                f"another replica has what one held that was silent for less than half of {_LONG:g} s",
+                _LONG / 2,
+            )
+
+    await asyncio.gather(soon(), later())
+
+
+async def _pause(replica: Replica) -> None:
+    replica.pause()
+
+
+@asynccontextmanager
+async def _gone(
+    faults: Faults, end: Callable[[Replica], Awaitable[None]]
+) -> AsyncIterator[tuple[set[int], Callable[[], set[int]]]]:
+    """Of two replicas one was ended like this. What it held, and what the other one has begun by now."""
+    namespace = fresh_namespace()
+    told: list[str] = []
+    go_on = asyncio.Event()
+
+    def elsewhere() -> set[int]:
+        return {int(line.split()[1]) for line in told if line.startswith("began")}
+
+    async with bus(faults, namespace) as other, other.run(worker(told.append, go_on)):
+        async with replica(faults, namespace) as first:
+            for number in range(_ENOUGH * 10):
+                await other.publish(Task(number=number, key=f"k{number}", waits=True))
+                await eventually(lambda: number in first.numbers("began") | elsewhere(), "one of them has it")  # noqa: B023
+                if len(first.numbers("began")) >= _ENOUGH:
+                    break
+            await end(first)
+            held = first.numbers("began")
+            assert held, "the other one got all"
+            yield held, elsewhere
+        go_on.set()
 
 
 @check("L10", "a replica that stood still while its messages went to another settles nothing when it goes on")

@@ -84,6 +84,14 @@ BROKERS = (
         "Q2",
         "redis",
     ),
+    Mutant(
+        "redis: take over after a time that nobody has set",
+        f"{_REDIS}/lease.py",
+        "        least = int(self._lease * 1000)\n",
+        "        least = 2_000\n",
+        "D12",
+        "redis",
+    ),
     # NATS
     Mutant(
         "nats: take a release for done",
@@ -139,6 +147,14 @@ BROKERS = (
         "        if gone:\n            self._lost(gone)\n",
         "",
         "tests/adapters/test_nats.py::test_what_had_not_begun_when_its_lease_ran_out_runs_once",
+        "nats",
+    ),
+    Mutant(
+        "nats: take over after a time that nobody has set",
+        f"{_NATS}/topology.py",
+        '            "ack_wait": lease,\n',
+        '            "ack_wait": _ns(timedelta(seconds=30)),\n',
+        "D12",
         "nats",
     ),
     # RabbitMQ
@@ -198,6 +214,14 @@ BROKERS = (
         "tests/adapters/test_rabbit.py::test_what_had_not_begun_when_the_connection_was_lost_runs_once",
         "rabbit",
     ),
+    Mutant(
+        "rabbit: take over after a time that nobody has set",
+        f"{_RABBIT}/target.py",
+        "        url = url.update_query(heartbeat=str(round(settings.heartbeat.total_seconds())))\n",
+        '        url = url.update_query(heartbeat="2")\n',
+        "D12",
+        "rabbit",
+    ),
     # Kafka
     Mutant(
         "kafka: commit past what is in flight",
@@ -237,6 +261,14 @@ BROKERS = (
         "            batch.append(self.lend(tracker, offset, delivery.message, arrival + 1))\n",
         "            batch.append(self.lend(tracker, offset, delivery.message, arrival))\n",
         "D10",
+        "kafka",
+    ),
+    Mutant(
+        "kafka: take over after a time that nobody has set",
+        f"{_KAFKA}/membership.py",
+        "        session = int(settings.session_timeout.total_seconds() * 1000)\n",
+        "        session = 10_000\n",
+        "D12",
         "kafka",
     ),
 )

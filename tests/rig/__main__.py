@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import sys
+from math import inf
 from pathlib import Path
 
 from tests.rig import page, targets
@@ -30,6 +31,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", choices=[*every, []], metavar="NAME", help=", ".join(every))
     parser.add_argument("--cluster", action="store_true", help="three servers each, of which the leader is killed")
     parser.add_argument("--rounds", type=int, default=100, help="kills on each broker (100)")
+    parser.add_argument("--minutes", type=float, default=inf, help="begin no round after that, on each broker")
     parser.add_argument("--seed", type=int, default=None, help="draw the same rounds again; else a new one, printed")
     parser.add_argument("--page", type=Path, default=None, help="write what was seen into this page")
     parser.add_argument("--keep", type=Path, default=None, help="keep what the processes wrote, in this folder")
@@ -43,7 +45,8 @@ def main() -> int:
         seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
         with cluster(name, _say) if options.cluster else targets.target(name) as target:
             keep = None if options.keep is None else options.keep / f"{name}-{seed}"
-            result = run(target, seed, options.rounds, _say, weights=weights, keep=keep)
+            within = options.minutes * 60
+            result = run(target, seed, options.rounds, _say, weights=weights, keep=keep, within=within)
             good = good and result.good
             _say(_line(result))
             if options.page is not None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from eventkit.errors import UndecodableMessage
 from tests.rig.checker import About, Checker, Count
 from tests.rig.journal import Journal, Reader
 from tests.rig.members import Member
+from tests.rig.replica import GREEN
 from tests.rig.rounds import ONE_SERVER, Killable, Round, Weights, draw, play
 from tests.rig.work import AUDIT, COMMAND, SERVICE, Do, Told, service
 
@@ -30,6 +32,8 @@ BEHIND, CATCH_UP = 500, 10.0
 """So many messages may be under way when a round begins; more are given so many seconds to become fewer."""
 FLOWS = 60.0
 """Seconds after a failure within which publishing and handling go on."""
+ENDED = GREEN + 40.0
+"""Seconds after SIGTERM within which a process has ended, at the end of a run."""
 PATIENCE = 45.0
 """Seconds without any progress, all being well, after which what is missing will not come any more, if the broker has
 nothing for the groups: it is lost."""
@@ -86,13 +90,15 @@ def run(
     weights: Weights = ONE_SERVER,
     calm: float = 3.0,
     keep: Path | None = None,
+    within: float = inf,
 ) -> Result:
     """`calm`: seconds of load after the last failure. `keep`: a folder for the files that the processes write; None:
-    they are removed unless something is wrong, and then their folder is said."""
+    they are removed unless something is wrong, and then their folder is said. `within`: seconds after which no further
+    round begins."""
     folder = keep or Path(tempfile.mkdtemp(prefix=f"eventkit-rig-{target.name}-"))
     folder.mkdir(parents=True, exist_ok=True)
     say(f"{target.name}: seed {seed}, {rounds} rounds; {folder}")
-    result = _Run(target, folder, say).play(seed, draw(seed, rounds, target.lease, weights), calm)
+    result = _Run(target, folder, say).play(seed, draw(seed, rounds, target.lease, weights), calm, within)
     if result.good and keep is None:
         shutil.rmtree(folder)
     return result
@@ -110,17 +116,21 @@ class _Run:
         self._reader = Reader(folder)
         self._checker = Checker()
 
-    def play(self, seed: int, rounds: list[Round], calm: float) -> Result:
+    def play(self, seed: int, rounds: list[Round], calm: float, within: float) -> Result:
         began = time.monotonic()
+        played: list[Round] = []
         with self._members() as members:
             time.sleep(self._target.young)
             for at, round_ in enumerate(rounds):
+                if time.monotonic() > began + within:
+                    break
                 self._flows()
                 self._say(
                     f"{self._target.name}: round {at + 1} of {len(rounds)}: {round_}; "
                     f"{len(self._checker.acked)} acknowledged, {len(self._checker.missing())} under way"
                 )
                 play(round_, self._target, members)
+                played.append(round_)
             healed = time.monotonic()
             self._ready(members)
             self._wait_out()
@@ -137,12 +147,12 @@ class _Run:
         return Result(
             self._target.name,
             seed,
-            len(rounds),
+            len(played),
             time.monotonic() - began,
             drained,
             count,
-            Counter(round_.kills for round_ in rounds),
-            Counter(round_.also for round_ in rounds if round_.also),
+            Counter(round_.kills for round_ in played),
+            Counter(round_.also for round_ in played if round_.also),
             not across,
             left,
             [f"{life}: {why}" for life, why in self._checker.words["red"].items() if life in self._last],
@@ -206,7 +216,7 @@ class _Run:
         for member in members:
             member.ask_to_stop()
         for member in members:
-            assert member.ended(40), f"{member.life} did not end within 40 s of SIGTERM"
+            assert member.ended(ENDED), f"{member.life} did not end within {ENDED:g} s of SIGTERM"
         self._read()
         self._last = {member.life for member in members}
 

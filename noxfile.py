@@ -55,6 +55,14 @@ def tests(session: nox.Session, backend: str) -> None:
 
 
 @nox.session
+def uvloop(session: nox.Session) -> None:
+    """The contract and the adapters' own tests on uvloop, on all backends, and the crash rig in small."""
+    session.install("-e", ".[all,speed]", *groups("test"))
+    tests = ["tests/contract", "tests/adapters", "tests/faults", "tests/rig"]
+    session.run("pytest", *(session.posargs or tests), env={"EVENTKIT_TEST_LOOP": "uvloop"})
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """ruff, and the direction of imports."""
     session.install("-e", ".", *groups("lint"))

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from eventkit import discovery, names
 from eventkit.adapter import Adapter, Connection, Group
 from eventkit.testing.brokers import Broker, provide
+from tests import loop
 from tests.proxy import Proxy
 
 _LEASE = 2.0
@@ -85,6 +86,7 @@ class Breakable:
             "EVENTKIT_BROKER": self.name,
             "EVENTKIT_URL": self.url,
             "EVENTKIT_NAMESPACE": namespace,
+            **loop.environment(),
             **{f"{prefix}{name.upper()}": value for name, value in self._set.items()},
         }
 

@@ -16,7 +16,7 @@ pytest.register_assert_rewrite("eventkit.contract")  # so that its assertions sh
 
 from eventkit.contract import CHECKS, Backend  # noqa: E402
 from eventkit.testing.brokers import Broker, BrokerUnavailable  # noqa: E402
-from tests import parallel  # noqa: E402
+from tests import loop, parallel  # noqa: E402
 from tests.backends import ALL, Brokers, Memory, Real  # noqa: E402
 from tests.breakable import Breakable  # noqa: E402
 from tests.ledger import Ledger  # noqa: E402
@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    loop.install()
     ledger, brokers = Ledger(), Brokers()
     config.stash[_LEDGER] = ledger
     config.stash[_BROKERS] = brokers
@@ -55,7 +56,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each check on each backend, one backend after the other: the last ones take longest to start."""
     if "check_on" in metafunc.fixturenames:
-        cells = [(check, name) for name in wanted(metafunc.config) for check in _SENTENCES]
+        only = metafunc.definition.get_closest_marker("checks")
+        checks = _SENTENCES if only is None else only.args
+        cells = [(check, name) for name in wanted(metafunc.config) for check in checks]
         metafunc.parametrize("check_on", cells, ids=["-".join(cell) for cell in cells])
 
 

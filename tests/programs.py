@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests import loop
+
 ROOT = Path(__file__).parent.parent
 EVENTKIT = (sys.executable, "-c", "from eventkit.cli import main; main()")
 """The command `eventkit`, of the Python that runs now."""
@@ -22,7 +24,7 @@ EVENTKIT = (sys.executable, "-c", "from eventkit.cli import main; main()")
 def environment(given: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's, without what it says about brokers, and with what is given."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("EVENTKIT_")}
-    return {**clean, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", **(given or {})}
+    return {**clean, **loop.environment(), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", **(given or {})}
 
 
 class Program:

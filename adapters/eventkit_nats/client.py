@@ -7,6 +7,7 @@ coroutines for each arrival); this one 6 us. What it takes from inside of nats-p
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import TypeAlias
@@ -43,9 +44,9 @@ class Client(nats.aio.client.Client):
         return super()._connect_command()
 
     def write(self, data: bytes) -> None:
-        """Whole protocol lines, in order, at once."""
-        transport = self._transport
-        if transport is not None:
+        """Whole protocol lines, in order, at once. Into nothing, where the socket is gone and nobody was told yet."""
+        transport, writer = self._transport, self._writer
+        if transport is not None and not (writer is not None and writer.is_closing()):  # uvloop would raise
             transport.write(data)  # type: ignore[no-untyped-call,unused-ignore]
 
     async def drain(self) -> None:
@@ -56,6 +57,11 @@ class Client(nats.aio.client.Client):
 
     def abort(self) -> None:
         """Drop the socket. What nats-py does instead waits until the other side has taken all, which may be never."""
-        writer = getattr(self._transport, "_io_writer", None)
+        writer = self._writer
         if writer is not None:
             writer.transport.abort()
+
+    @property
+    def _writer(self) -> asyncio.StreamWriter | None:
+        """None: there is no plain socket, as under a websocket."""
+        return getattr(self._transport, "_io_writer", None)

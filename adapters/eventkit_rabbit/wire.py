@@ -113,7 +113,7 @@ class Wire:
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        if out and not self.lost.done():
+        if out and not self.lost.done() and not self._writer.is_closing():  # uvloop would raise
             self._writer.write(b"".join(out))
 
     async def drain(self) -> None:

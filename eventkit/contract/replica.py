@@ -11,8 +11,11 @@ import os
 import sys
 import threading
 
+from eventkit import discovery
 from eventkit.bus import connect
 from eventkit.contract.work import worker
+from eventkit.processes import loop
+from eventkit.settings import read_settings
 
 
 def _tell(line: str) -> None:
@@ -20,12 +23,12 @@ def _tell(line: str) -> None:
 
 
 async def _run() -> None:
-    loop = asyncio.get_running_loop()
+    running = asyncio.get_running_loop()
     go_on = asyncio.Event()
 
     def read() -> None:
         for _ in sys.stdin:
-            loop.call_soon_threadsafe(go_on.set)
+            running.call_soon_threadsafe(go_on.set)
         os._exit(0)  # whoever started this is gone
 
     quarantine_after = int(sys.argv[1]) if len(sys.argv) > 1 else None
@@ -36,4 +39,5 @@ async def _run() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_run())
+    with asyncio.Runner(loop_factory=loop.factory(read_settings(discovery.installed()).loop)) as runner:
+        runner.run(_run())

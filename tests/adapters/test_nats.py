@@ -29,6 +29,7 @@ from eventkit.errors import InvalidMessage, MessageTooLarge, NoOwner, NotProvisi
 from eventkit.security import Tls
 from eventkit.testing.brokers import Broker, provide
 from eventkit_nats import Authentication, NatsAdapter, NatsSettings
+from eventkit_nats.client import Client
 
 Give = Callable[[str], Broker]
 _count = itertools.count(1)
@@ -92,6 +93,24 @@ def run(test: Awaitable[None]) -> None:
             await test
 
     asyncio.run(bounded())
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_what_is_written_to_a_socket_that_is_gone_raises_on_no_loop(broker: Give, loop: str) -> None:
+    url = broker("nats").url
+    make_loop = pytest.importorskip("uvloop").new_event_loop if loop == "uvloop" else None
+
+    async def test() -> None:
+        client = Client(secure=False)
+        await client.connect(servers=[url], allow_reconnect=False)
+        client.abort()
+        for _ in range(5):  # turns of the loop, in one of which the socket is closed
+            client.write(b"PING\r\n")
+            await asyncio.sleep(0)
+        await client.close()
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(test())
 
 
 # What goes over the wire

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 
@@ -37,7 +38,15 @@ def test_contract(check_on: tuple[str, str], backend: Callable[[str], Backend], 
         ledger.add(check, name, result, reason, time.monotonic() - began)
 
 
-def run(check: Check, backend: Backend) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="uvloop needs Unix")
+@pytest.mark.checks("D1", "D5", "L7", "Q1")
+def test_contract_on_uvloop(check_on: tuple[str, str], backend: Callable[[str], Backend]) -> None:
+    """A little of it, in each run. EVENTKIT_TEST_LOOP=uvloop has all tests on uvloop."""
+    check, name = check_on
+    run(CHECKS[check], backend(name), pytest.importorskip("uvloop").new_event_loop)
+
+
+def run(check: Check, backend: Backend, make_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
     """Run a check in a loop of its own; whatever it leaves running, or dies unheard, is a failure too."""
     unheard: list[str] = []
 
@@ -52,6 +61,7 @@ def run(check: Check, backend: Backend) -> None:
         if left:
             pytest.fail(f"still running after the end: {', '.join(sorted(map(repr, left)))}")
 
-    asyncio.run(limited(), debug=False)
+    with asyncio.Runner(debug=False, loop_factory=make_loop) as runner:
+        runner.run(limited())
     if unheard:
         pytest.fail("died unheard: " + "; ".join(unheard))

@@ -10,8 +10,10 @@ import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from eventkit import Bus, connect
+from eventkit import Bus, connect, discovery
 from eventkit.errors import EventkitError
+from eventkit.processes import loop
+from eventkit.settings import read_settings
 from tests.rig.journal import Journal
 from tests.rig.work import SERVICE
 
@@ -22,7 +24,8 @@ Work = Callable[[Bus, Journal, asyncio.Event], Awaitable[None]]
 def main(work: Work) -> None:
     """`python -m ... FOLDER LIFE`."""
     folder, life = Path(sys.argv[1]), sys.argv[2]
-    asyncio.run(_main(work, Journal(folder, life)))
+    with asyncio.Runner(loop_factory=loop.factory(read_settings(discovery.installed()).loop)) as runner:
+        runner.run(_main(work, Journal(folder, life)))
 
 
 async def _main(work: Work, journal: Journal) -> None:

@@ -26,6 +26,11 @@ FREE_IDLE: Final = 24 * 3600 * 1000
 """Longer than any lease, in ms: taken over by the first that looks."""
 _LINGER: Final = 0.002
 _SOON: Final = 128
+_MANY: Final = 8
+"""From so many streams on a command of a stream shall hold `_EACH` settlements on average: it costs as much as five."""
+_EACH: Final = 8
+_LONGEST: Final = 10
+"""But it is waited for that so many times `_LINGER` at most."""
 _CHUNK: Final = 500
 _AGAIN: Final = 0.25
 
@@ -44,6 +49,8 @@ class Settler:
         self.sure: Callable[[], bool] = lambda: False
         """Is it certain that all we hold is still ours? Then nothing needs to be checked on the server."""
         self._gathered = 0
+        self._enough = _SOON
+        self._waited = 0
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._moves: list[tuple[Source, bytes, Delivery, Move]] = []
         self._dirty: set[Source] = set()
@@ -74,10 +81,13 @@ class Settler:
         self._dirty.add(source)
         self._gathered += 1
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_LINGER, self._flush)
-        elif self._gathered == _SOON:
-            self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_soon(self._flush)
+            self._timer = asyncio.get_running_loop().call_later(_LINGER, self._lingered)
+        elif self._gathered == self._enough:
+            if self._too_few():
+                self._enough = _EACH * len(self._dirty)
+            else:
+                self._timer.cancel()
+                self._timer = asyncio.get_running_loop().call_soon(self._flush)
 
     async def drain(self) -> None:
         """Until Redis has confirmed all that was settled."""
@@ -97,9 +107,22 @@ class Settler:
         for task in self._tasks:
             task.cancel()
 
+    def _too_few(self) -> bool:
+        """Would most commands hold a settlement or two?"""
+        many = len(self._dirty)
+        return many >= _MANY and self._gathered < many * _EACH and not self._moves
+
+    def _lingered(self) -> None:
+        self._waited += 1
+        if self._waited < _LONGEST and self._too_few():
+            self._timer = asyncio.get_running_loop().call_later(_LINGER, self._lingered)
+        else:
+            self._flush()
+
     def _flush(self) -> None:
         self._timer = None
-        self._gathered = 0
+        self._gathered = self._waited = 0
+        self._enough = _SOON
         dirty, self._dirty = self._dirty, set()
         wire: list[bytes] = []
         told: list[Callable[[object], None]] = []

@@ -324,6 +324,53 @@ def test_all_sources_share_one_bound(url: str) -> None:
     on(url, check)
 
 
+def test_settlements_of_many_topics_are_gathered(url: str) -> None:
+    """A command of a stream for a settlement or two would cost more than the rest of the message."""
+
+    async def check(b: Bed) -> None:
+        adapter = await b.adapter()
+        group = Group("shipping", tuple(Address("topic", f"topic{n}") for n in range(40)))
+        await adapter.provision([group], Provision.CREATE)
+        rounds = 10
+        assert set(await adapter.publish([message(b"", a) for _ in range(rounds) for a in group.sources])) == {None}
+        inbox = await consuming(adapter, group, in_flight=1_000)
+        await until(lambda: len(inbox.got) == 40 * rounds)
+        written: list[int] = []
+        link = inbox.consumer._settler._link
+        call = link.call
+        link.call = lambda wire, *rest: (written.append(len(wire)), call(wire, *rest))[1]
+        waiting: dict[Address, list[Delivery]] = {address: [] for address in group.sources}
+        for delivery in inbox.got:
+            waiting[delivery.message.address].append(delivery)
+        for _ in range(rounds):
+            for of_one in waiting.values():
+                inbox.settle(of_one.pop())
+            await asyncio.sleep(0)
+        await inbox.consumer.flush(5.0)
+        assert sum(written) <= 2 * 40, f"{written} commands for {40 * rounds} settlements"
+        measured = await adapter.measure(group)
+        assert (measured.ready, measured.in_flight) == (0, 0)
+
+    on(url, check)
+
+
+def test_a_lone_settlement_of_each_of_many_topics_is_soon_told(url: str) -> None:
+    async def check(b: Bed) -> None:
+        adapter = await b.adapter()
+        group = Group("shipping", tuple(Address("topic", f"topic{n}") for n in range(40)))
+        await adapter.provision([group], Provision.CREATE)
+        assert set(await adapter.publish([message(b"", address) for address in group.sources])) == {None}
+        await consuming(adapter, group, DONE)
+
+        async def none_left() -> bool:
+            measured = await adapter.measure(group)
+            return (measured.ready, measured.in_flight) == (0, 0)
+
+        await eventually(none_left)
+
+    on(url, check)
+
+
 def test_release_comes_back_to_anyone(url: str) -> None:
     async def check(b: Bed) -> None:
         first, second = await b.adapter(), await b.adapter()

@@ -166,6 +166,8 @@ class Bus:
         self._opened = _Opened()
         self._correlation_id: str | None = None
         self._headers: Mapping[str, str] = {}
+        self._plain = Envelope(source=source)
+        """What is said where a call says nothing itself."""
 
     @property
     def broker(self) -> str:
@@ -364,6 +366,7 @@ class Bus:
         other = copy.copy(self)
         other._correlation_id = h.check_id("correlation_id", correlation_id) or self._correlation_id  # noqa: SLF001 one of our own
         other._headers = {**self._headers, **h.check(headers)}  # noqa: SLF001
+        other._plain = replace(self._plain, correlation_id=other._correlation_id, headers=other._headers)  # noqa: SLF001
         return other
 
     def dead_letters(self, group: str) -> DeadLetters:
@@ -448,6 +451,8 @@ class Bus:
         headers: Mapping[str, str] | None = None,
         delay: timedelta | None = None,
     ) -> Envelope:
+        if id is None and correlation_id is None and not headers and delay is None:
+            return self._plain
         check_delay(delay)
         return Envelope(
             source=self._source,

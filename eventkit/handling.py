@@ -20,7 +20,7 @@ from eventkit.messages import Command, Event, Topic, Undeclared, declared, neare
 from eventkit.retry import Retry
 from eventkit.service import Service
 from eventkit.threads import Threads
-from eventkit.wire import JSON, JSON_SERIALIZER, Serializer, decode, destination, version
+from eventkit.wire import JSON, JSON_SERIALIZER, Serializer, decode, version
 
 
 class Entry:
@@ -71,7 +71,7 @@ class Entry:
         topic = handler.topic
         if topic is None:
             route = routing(cls)
-            self.address = destination(route)
+            self.address = route.address
             self.reply: object = route.reply
             self.version = str(route.version)
         else:

@@ -57,8 +57,8 @@ _RESERVED_PREFIXES = ("ce-", "ce_", "ek-", "nats-")
 _RESERVED = frozenset({CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID, REPLY_TO})
 _LINE_BREAK = re.compile(r"[\r\n\0]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_PLAIN = re.compile(r"[!-$&-~]*").fullmatch  # printable ASCII without space and '%'
 _SAFE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '%"')
+_SAFE_BYTES = _SAFE.encode()
 
 
 def text(value: object) -> str | None:
@@ -86,9 +86,14 @@ def writable(said: str) -> str:
     return said.encode(errors="backslashreplace").decode()
 
 
+def plain(value: str) -> bool:
+    """Does `escape` leave it as it is?"""
+    return value.isascii() and not value.encode().translate(None, _SAFE_BYTES)
+
+
 def escape(value: str) -> str:
     """Percent-encode all but printable ASCII (and '%', '"' and spaces), as CloudEvents' NATS and HTTP bindings do."""
-    return value if _PLAIN(value) and '"' not in value else quote(value, safe=_SAFE)
+    return value if plain(value) else quote(value, safe=_SAFE)
 
 
 def unescape(value: str) -> str:

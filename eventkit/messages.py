@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeVar
 
 from eventkit import sayable
+from eventkit.adapter import Address
 from eventkit.errors import DeclarationError
 from eventkit.faithful import Faith
 from eventkit.names import logical
@@ -70,6 +71,16 @@ class Routing:
     """How bodies of this class are written; None: the bus's."""
     upcasters: dict[int, Upcaster] = field(default_factory=dict)
     """By the version each starts from."""
+    address: Address = field(init=False)
+    """The destination, as adapters take it."""
+
+    def __post_init__(self) -> None:
+        if self.topic is not None:
+            address = Address("topic", self.topic.name, self.topic.physical)
+        else:
+            assert self.service is not None
+            address = Address("inbox", self.service)
+        object.__setattr__(self, "address", address)  # made once: each message that is sent asks for it
 
 
 class _Message(BaseModel):

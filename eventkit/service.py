@@ -29,7 +29,7 @@ from eventkit.names import logical
 from eventkit.once import OnceStore
 from eventkit.parameters import caller_names
 from eventkit.retry import Retry
-from eventkit.wire import Serializer, destination
+from eventkit.wire import Serializer
 
 P = ParamSpec("P")
 Out = TypeVar("Out")
@@ -289,7 +289,7 @@ class Service(Router):
 def _sources(handler: Handler) -> Sequence[Address]:
     if handler.topic is not None:
         return (Address("topic", handler.topic.name, handler.topic.physical),)
-    return [destination(routing(accepted)) for accepted in handler.parameters.accepts]
+    return [routing(accepted).address for accepted in handler.parameters.accepts]
 
 
 def _taken(handlers: Sequence[Handler]) -> dict[tuple[str | None, str], Handler]:
@@ -301,7 +301,7 @@ def _wire_name(handler: Handler, accepted: type[Event | Command[Any]]) -> str:
     if handler.topic is not None:
         return f"topic:{handler.topic.name} {'*' if accepted is Event else routing(accepted).type}"
     route = routing(accepted)
-    return f"{destination(route)} {route.type}"
+    return f"{route.address} {route.type}"
 
 
 def _yielded(lifespan: Lifespan | None) -> object:

@@ -8,7 +8,6 @@ from eventkit.adapter import Address
 from eventkit.declaring import Handler
 from eventkit.messages import routing
 from eventkit.service import Service
-from eventkit.wire import destination
 
 ALL = "all events"
 
@@ -38,5 +37,5 @@ def _types(source: Address, handlers: Sequence[Handler]) -> list[str]:
                 found.append(ALL)
             continue
         routes = [routing(accepted) for accepted in handler.parameters.accepts]
-        found.extend(route.type for route in routes if destination(route) == source)
+        found.extend(route.type for route in routes if route.address == source)
     return found

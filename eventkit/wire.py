@@ -129,7 +129,7 @@ def encode(message: Event | Command[Any], about: Envelope, serializer: Serialize
             key = str(value)
             headers[h.SUBJECT] = headers[h.PARTITION_KEY] = key
     _add_rare(headers, about)
-    return Message(destination(route), route.type, key, headers, body)
+    return Message(route.address, route.type, key, headers, body)
 
 
 def _faith(cls: type[Event | Command[Any]]) -> Faith:
@@ -148,14 +148,6 @@ def _add_rare(headers: dict[str, str], about: Envelope) -> None:
         headers[h.DUE] = about.due.isoformat()
     if about.headers:
         headers.update(about.headers)
-
-
-def destination(route: Routing) -> Address:
-    """Where messages of this routing go."""
-    if route.topic is not None:
-        return Address("topic", route.topic.name, route.topic.physical)
-    assert route.service is not None
-    return Address("inbox", route.service)
 
 
 def received(address: Address, headers: Mapping[str, str], body: bytes | None, key: str | None = None) -> Message:

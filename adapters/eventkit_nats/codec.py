@@ -7,7 +7,6 @@ message without a body from one with an empty body.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from math import ceil
@@ -28,7 +27,6 @@ _NAME_SAFE = "!#$&'*+-.^_`|~"
 _names: dict[str, str] = {}
 """Encoded names with their colon. Programs use few; the bound is against those who make names from data."""
 _MANY = 10_000
-_special = re.compile(r'[\x00-\x20%"\x7f]').search
 
 
 def encode(subject: bytes, message: Message, reply_subject: Callable[[str], str]) -> tuple[Question, int]:
@@ -45,9 +43,8 @@ def encode(subject: bytes, message: Message, reply_subject: Callable[[str], str]
         headers = {**headers, h.PARTITION_KEY: message.key}
     if h.REPLY_TO in headers:
         headers = {**headers, h.REPLY_TO: reply_subject(headers[h.REPLY_TO])}
-    values = "".join(headers.values())
     try:
-        if not values.isascii() or _special(values):
+        if not h.plain("".join(headers.values())):
             raise KeyError
         lines += [f"{_names[name]}{value}\r\n" for name, value in headers.items()]
     except KeyError:

@@ -33,8 +33,6 @@ _LONGEST = 0xFFFF
 _SHORT = 256
 _LENGTHS = [chr(length >> 8) + chr(length & 0xFF) for length in range(_SHORT)]
 _MANY = 4096
-_UNESCAPED = bytes(code for code in range(0x21, 0x7F) if chr(code) not in '%"')
-"""What `escape` leaves as it is."""
 
 
 class _Packed(dict[str, str]):
@@ -71,8 +69,7 @@ def encode(message: Message, *, fit: bool = False) -> bytes:
     body = message.body
     count = len(headers)
     values = headers.values()
-    joined = "".join(values)
-    if joined.isascii() and "" not in values and "" not in headers and not joined.encode().translate(None, _UNESCAPED):
+    if "" not in values and "" not in headers and h.plain("".join(values)):
         try:
             text = "".join([f"{_packed[name]}{_LENGTHS[len(value)]}{value}" for name, value in headers.items()])
         except (IndexError, ValueError):

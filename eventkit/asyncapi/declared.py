@@ -15,7 +15,6 @@ from eventkit.declaring import Handler
 from eventkit.errors import DeclarationError
 from eventkit.messages import Command, Event, declared, nearest, routing
 from eventkit.service import Router, Service
-from eventkit.wire import destination
 
 MessageClass: TypeAlias = type[Event | Command[Any]]
 
@@ -144,7 +143,7 @@ def _messages_in(hint: object) -> Iterator[MessageClass]:
 def _by_address(classes: Sequence[MessageClass]) -> dict[Address, tuple[MessageClass, ...]]:
     found: dict[Address, list[MessageClass]] = {}
     for cls in classes:
-        found.setdefault(destination(routing(cls)), []).append(cls)
+        found.setdefault(routing(cls).address, []).append(cls)
     return {address: tuple(members) for address, members in found.items()}
 
 
@@ -168,7 +167,7 @@ def _all_declared(operation: Operation) -> Iterator[MessageClass]:
 
 def _goes_to(cls: type[Event], address: Address) -> bool:
     try:
-        return destination(routing(cls)) == address
+        return routing(cls).address == address
     except DeclarationError:
         return False
 

@@ -20,7 +20,6 @@ from eventkit.cli.watching import watch
 from eventkit.errors import DeclarationError, NotProvisioned
 from eventkit.messages import routing
 from eventkit.names import Kind, logical
-from eventkit.wire import destination
 
 _HEAD = ("published", "type", "key", "id", "body")
 _PAGE = 200
@@ -150,7 +149,7 @@ class _Shown:
 def _wanted(said: str, type_: str | None) -> _Wanted:
     cls = located(said)
     if cls is not None:
-        return _Wanted(destination(routing(cls)), type_ or routing(cls).type)
+        return _Wanted(routing(cls).address, type_ or routing(cls).type)
     kind, separator, name = said.rpartition(":")
     kind = kind if separator else "topic"
     if kind not in get_args(Kind) or kind == "reply":

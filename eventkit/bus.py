@@ -7,6 +7,7 @@ import copy
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import TracebackType
@@ -31,7 +32,7 @@ from eventkit.errors import (
     SettingsError,
 )
 from eventkit.health import Health, examine
-from eventkit.instruments import Instrument, Instruments, Page, Place
+from eventkit.instruments import Instrument, Instruments, Outbox, Page, Place
 from eventkit.many import Many
 from eventkit.messages import Command, Event, routing
 from eventkit.names import logical
@@ -406,6 +407,10 @@ class Bus:
                 f"{failures[0].error!r}",
                 failures,
             ) from failures[0].error
+
+    def relaying(self, outbox: Outbox) -> AbstractContextManager[None]:
+        """For a relay that delivers through this bus: meanwhile its instruments tell what waits in this outbox."""
+        return nullcontext() if self._instruments is None else self._instruments.relaying(self._place, outbox)
 
     async def _forward(self, messages: Sequence[Message]) -> Sequence[Exception | None]:
         """Publish what was made before, and keeps the context in which it was."""

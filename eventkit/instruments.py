@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeVarTuple, Unpack
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import NamedTuple, Protocol, TypeVarTuple, Unpack, runtime_checkable
 
 from eventkit.adapter import Address, Backlog, Delivery, Message, Settlement
 from eventkit.watching import Happened, Watch
@@ -104,6 +106,34 @@ class Consumers(Protocol):
         ...
 
 
+class OutboxState(Protocol):
+    """What stands in an outbox now."""
+
+    @property
+    def waiting(self) -> int:
+        """Messages that the broker has not confirmed yet."""
+        ...
+
+    @property
+    def refused(self) -> int:
+        """Messages that it will never take as they are."""
+        ...
+
+    @property
+    def oldest(self) -> timedelta | None:
+        """The age of the first that waits. None: none does."""
+        ...
+
+
+@runtime_checkable
+class Outbox(Protocol):
+    """An outbox that a relay publishes, to be asked at any time while it does: a store of `eventkit.sql` is one."""
+
+    async def outbox(self) -> OutboxState:
+        """Asks its database, and raises what that raises."""
+        ...
+
+
 class Page(NamedTuple):
     """What an instrument tells over HTTP."""
 
@@ -152,6 +182,12 @@ class Instrument:
     def stopped(self, consumers: Consumers) -> None:
         """They do not any more."""
 
+    def relaying(self, place: Place, outbox: Outbox) -> None:
+        """A relay runs, which publishes this outbox, or stands by."""
+
+    def relayed(self, place: Place, outbox: Outbox) -> None:
+        """It does not any more."""
+
     async def page(self) -> Page | None:
         """What is told at `/metrics`, of the health port and of web apps. None: nothing."""
         return None
@@ -173,6 +209,8 @@ class Instruments:
         self._pages = [one.page for one in _overriding(instruments, "page")]
         self._started = [one.started for one in instruments]
         self._stopped = [one.stopped for one in instruments]
+        self._relaying = [one.relaying for one in instruments]
+        self._relayed = [one.relayed for one in instruments]
 
     @property
     def hear_of_settlements(self) -> bool:
@@ -298,6 +336,15 @@ class Instruments:
 
     def stopped(self, consumers: Consumers) -> None:
         self._each(self._stopped, consumers)
+
+    @contextmanager
+    def relaying(self, place: Place, outbox: Outbox) -> Iterator[None]:
+        """Meanwhile a relay of this outbox runs."""
+        self._each(self._relaying, place, outbox)
+        try:
+            yield
+        finally:
+            self._each(self._relayed, place, outbox)
 
     @property
     def tells(self) -> bool:

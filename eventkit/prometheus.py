@@ -11,17 +11,16 @@ the types of messages that this process declares; all other types are `other`. N
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from eventkit import headers as h
-from eventkit.adapter import Address, Backlog, Message
+from eventkit.adapter import Address, Message
 from eventkit.copies import Reason
 from eventkit.errors import DeclarationError
-from eventkit.instruments import Attempt, Brief, Consumers, GroupState, Handling, Instrument, Page, Place, Sending
+from eventkit.instruments import Attempt, Brief, Consumers, Handling, Instrument, Outbox, Page, Place, Sending
+from eventkit.observed import BACKLOG, EVERY, Group, Observed, Waiting
 from eventkit.publishing import permanent
 from eventkit.tallies import OTHER, Histogram, OfPlace, OfType, Tallies
 from eventkit.watching import Happened, What
@@ -38,26 +37,21 @@ except ImportError as error:
 
 __all__ = ["Metrics"]
 
-_PATIENCE = 1.0
-"""Seconds that a scrape waits for the broker to tell backlogs; then the last ones known are told."""
 _CONFIRMED, _REFUSED, _UNKNOWN = "confirmed", "refused", "unknown"
 _OUTCOMES = tuple(what for what in What if what not in (What.PUBLISHED, What.SENT))
-_STATES = ("ready", "in_flight", "delayed", "dead")
 
 
 class Metrics(Instrument):
     """One for a process, given to all its buses; a registry takes only one."""
 
-    def __init__(
-        self, registry: CollectorRegistry = REGISTRY, *, backlog_every: timedelta = timedelta(seconds=15)
-    ) -> None:
-        """`backlog_every`: the broker is asked for backlogs when metrics are collected, and no more often than that."""
+    def __init__(self, registry: CollectorRegistry = REGISTRY, *, backlog_every: timedelta = EVERY) -> None:
+        """`backlog_every`: brokers are asked for backlogs, and databases for outboxes, when metrics are collected, and
+        no more often than that."""
         self._tallies = Tallies()
         self._registry = registry
-        self._every = backlog_every.total_seconds()
-        self._running: dict[int, _Asked] = {}
+        self._observed = Observed(backlog_every)
         try:
-            registry.register(_Collector(self._tallies, self._running))
+            registry.register(_Collector(self._tallies, self._observed))
         except ValueError as error:
             raise DeclarationError(
                 f"this registry has the metrics of eventkit already ({error}): make one Metrics and give it to every "
@@ -103,17 +97,23 @@ class Metrics(Instrument):
         self._tallies.of(place).requests.observe(seconds)
 
     def started(self, consumers: Consumers) -> None:
-        self._running[id(consumers)] = _Asked(consumers, self._every, asyncio.get_running_loop())
+        self._observed.started(consumers)
         for state in consumers.states():
             mine = self._tallies.of(state.place)
             for name in state.types:  # told as 0 before anything happens, or the first of each would be missed
                 self._tallies.type(mine, name)
 
     def stopped(self, consumers: Consumers) -> None:
-        self._running.pop(id(consumers), None)
+        self._observed.stopped(consumers)
+
+    def relaying(self, place: Place, outbox: Outbox) -> None:
+        self._observed.relaying(place, outbox)
+
+    def relayed(self, place: Place, outbox: Outbox) -> None:
+        self._observed.relayed(place, outbox)
 
     async def page(self) -> Page:
-        await asyncio.gather(*(asked.again(_PATIENCE) for asked in list(self._running.values())))
+        await self._observed.ask()
         return Page(CONTENT_TYPE_LATEST, generate_latest(self._registry))
 
 
@@ -145,48 +145,12 @@ class _Sending:
             of.published.count((label(message.type), outcome))
 
 
-class _Asked:
-    """The backlogs of services that run, asked for again where they are old."""
-
-    def __init__(self, consumers: Consumers, every: float, loop: asyncio.AbstractEventLoop) -> None:
-        self.consumers = consumers
-        self.found: Mapping[Place, Backlog] = {}
-        self._every = every
-        self._loop = loop
-        self._asked = -every
-        self._task: asyncio.Task[None] | None = None
-
-    def soon(self) -> None:
-        """From any thread."""
-        with suppress(RuntimeError):  # its loop has ended
-            self._loop.call_soon_threadsafe(self._ask)
-
-    async def again(self, patience: float) -> None:
-        """Wait so many seconds for an answer, if one is due and it is this loop that asks."""
-        if asyncio.get_running_loop() is not self._loop:
-            self.soon()
-        elif (task := self._ask()) is not None:
-            await asyncio.wait([task], timeout=patience)
-
-    def _ask(self) -> asyncio.Task[None] | None:
-        if self._task is None and time.monotonic() >= self._asked + self._every:
-            self._asked = time.monotonic()
-            self._task = self._loop.create_task(self._measure(), name="eventkit backlogs")
-        return self._task
-
-    async def _measure(self) -> None:
-        try:
-            self.found = await self.consumers.backlogs()
-        finally:
-            self._task = None
-
-
 class _Collector(Collector):
     """Writes the tallies as prometheus_client's metrics."""
 
-    def __init__(self, tallies: Tallies, running: Mapping[int, _Asked]) -> None:
+    def __init__(self, tallies: Tallies, observed: Observed) -> None:
         self._tallies = tallies
-        self._running = running
+        self._observed = observed
 
     def describe(self) -> Iterable[Metric]:
         return [*_Counted().families, *_States().families]
@@ -197,10 +161,11 @@ class _Collector(Collector):
             counted.add(place, of)
         yield from counted.families
         states = _States()
-        for asked in list(self._running.values()):
-            asked.soon()
-            states.add(asked.consumers.states(), asked.found)
-        states.end()
+        self._observed.ask_in_thread()
+        for group in self._observed.groups():
+            states.add(group)
+        for outbox in self._observed.outboxes():
+            states.add_outbox(outbox)
         yield from states.families
 
 
@@ -297,33 +262,49 @@ class _States:
             "The age of the oldest message that is ready; 0: none is.",
             labels=of_group,
         )
-        self._found: dict[tuple[str, str], tuple[list[GroupState], Backlog | None]] = {}
+        self._outbox = GaugeMetricFamily(
+            "eventkit_outbox",
+            "What stands in the outbox, in messages; the same from all its relays.",
+            labels=["service", "state"],
+        )
+        self._outbox_oldest = GaugeMetricFamily(
+            "eventkit_outbox_oldest_seconds",
+            "The age of the first message that waits in the outbox; 0: none does.",
+            labels=["service"],
+        )
 
     @property
     def families(self) -> Sequence[Metric]:
-        return [self._in_flight, self._consuming, self._circuits, self._backlog, self._oldest]
+        return [
+            self._in_flight,
+            self._consuming,
+            self._circuits,
+            self._backlog,
+            self._oldest,
+            self._outbox,
+            self._outbox_oldest,
+        ]
 
-    def add(self, states: Sequence[GroupState], backlogs: Mapping[Place, Backlog]) -> None:
-        for state in states:
-            key = (state.place.service, state.place.group or "")
-            known, backlog = self._found.get(key, ([], None))
-            self._found[key] = [*known, state], backlogs.get(state.place, backlog)
+    def add(self, group: Group) -> None:
+        labels = [group.place.service, group.place.group or ""]
+        self._in_flight.add_metric(labels, group.in_flight)
+        self._consuming.add_metric(labels, group.consuming)
+        for handler, is_open in group.circuits.items():
+            self._circuits.add_metric([*labels, handler], is_open)
+        backlog = group.backlog
+        if backlog is None:
+            return
+        for name in BACKLOG:
+            if (count := getattr(backlog, name)) is not None:
+                self._backlog.add_metric([*labels, name], count)
+        if backlog.oldest is not None or backlog.ready == 0:
+            self._oldest.add_metric(labels, (backlog.oldest or timedelta(0)).total_seconds())
 
-    def end(self) -> None:
-        """Once for each group, also where two buses run it."""
-        for labels, (states, backlog) in self._found.items():
-            self._in_flight.add_metric(labels, sum(state.in_flight for state in states))
-            self._consuming.add_metric(labels, all(state.error is None for state in states))
-            circuits = {name: is_open for state in states for name, is_open in state.circuits.items()}
-            for handler, is_open in circuits.items():
-                self._circuits.add_metric([*labels, handler], is_open)
-            if backlog is None:
-                continue
-            for name in _STATES:
-                if (count := getattr(backlog, name)) is not None:
-                    self._backlog.add_metric([*labels, name], count)
-            if backlog.oldest is not None or backlog.ready == 0:
-                self._oldest.add_metric(labels, (backlog.oldest or timedelta(0)).total_seconds())
+    def add_outbox(self, outbox: Waiting) -> None:
+        service = outbox.place.service
+        self._outbox.add_metric([service, "waiting"], outbox.waiting)
+        self._outbox.add_metric([service, "refused"], outbox.refused)
+        self._outbox_oldest.add_metric([service], outbox.oldest.total_seconds())
 
 
 def _write(family: HistogramMetricFamily, labels: Sequence[str], histogram: Histogram) -> None:

@@ -20,7 +20,7 @@ from eventkit.errors import BrokerUnavailable, CapabilityNotSupported, Declarati
 from eventkit.gathering import Gatherer
 from eventkit.handling import Entry, Surroundings, Table
 from eventkit.health import Health, examine
-from eventkit.instruments import GroupState, Instruments, Page, Place
+from eventkit.instruments import GroupState, Instruments, Outbox, Page, Place
 from eventkit.messages import Command, Event
 from eventkit.outcomes import Outcomes
 from eventkit.outgoing import Emitter
@@ -164,6 +164,9 @@ class Running:
         for store in {id(handler.once): handler.once for handler in service.handlers}.values():
             if store is not None:
                 await self._stack.enter_async_context(store.running(self._relayed(service)))
+                if core.instruments is not None and isinstance(store, Outbox):
+                    place = Place(core.adapter.name, service.name, None)
+                    self._stack.enter_context(core.instruments.relaying(place, store))
         threads = Threads(service.name, service.concurrency)
         self._stack.callback(threads.stop)
         surroundings = Surroundings(service, threads, value)

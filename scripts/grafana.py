@@ -99,6 +99,16 @@ def dashboard() -> dict[str, Any]:
                 ),
                 graph("Waiting for a retry", {"{{group}}": _backlog("delayed")}, "short"),
                 graph("Dead letters", {"{{group}}": _backlog("dead")}, "short"),
+                graph(
+                    "In the outbox",
+                    {"{{service}} {{state}}": f"max by (service, state) (eventkit_outbox{{{_PUBLISHED}}})"},
+                    "short",
+                ),
+                graph(
+                    "Oldest in the outbox",
+                    {"{{service}}": f"max by (service) (eventkit_outbox_oldest_seconds{{{_PUBLISHED}}})"},
+                    "s",
+                ),
             ],
         ),
         (

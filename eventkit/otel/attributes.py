@@ -30,6 +30,8 @@ SOURCE = "cloudevents.event_source"
 HANDLER = "eventkit.handler"
 ATTEMPT = "eventkit.attempt"
 OUTCOME = "eventkit.outcome"
+SERVICE = "eventkit.service"
+STATE = "eventkit.state"
 
 _SYSTEMS = {"rabbit": "rabbitmq"}
 

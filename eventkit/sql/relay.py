@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -58,14 +58,17 @@ class Relay:
         retention: timedelta,
         poll: timedelta,
         lease: timedelta,
+        meanwhile: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        """It is among `running` while it does."""
+        """It is among `running` while it does, and in `meanwhile`."""
         self._database = database
         self._publish = publish
         self._running = running
         self._retention = retention
         self._poll = poll.total_seconds()
         self._lease = lease.total_seconds()
+        self._meanwhile = meanwhile
+        self._stack = ExitStack()
         self._me = secrets.token_hex(8)
         self._seen: tuple[Lead, float] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -89,6 +92,7 @@ class Relay:
         self._stopping = False
         self._ended.clear()
         self._running.append(self)
+        self._stack.enter_context(self._meanwhile())
         works = (self._leading(), self._publishing(), self._tidying())
         self._tasks = [self._loop.create_task(work, name="eventkit outbox") for work in works]
         return self
@@ -98,6 +102,7 @@ class Relay:
     ) -> None:
         self._stopping = True
         self._running.remove(self)
+        self._stack.close()
         self._woken.set()
         self._ended.set()
         # not cancelled in the middle of a transaction, which some drivers end only when the loop is gone

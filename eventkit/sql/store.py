@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from datetime import timedelta
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from eventkit import instruments
 from eventkit.adapter import Message
 from eventkit.errors import DeclarationError, NotProvisioned
 from eventkit.once import Mark, Publish, check_retention
@@ -36,6 +38,13 @@ class Delivers(Protocol):
     """An `eventkit.Bus`, or whatever else publishes what `Bus.encode` made."""
 
     async def deliver(self, messages: Sequence[Message], /) -> None: ...
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """An `eventkit.Bus`: its instruments tell what waits in an outbox."""
+
+    def relaying(self, outbox: instruments.Outbox, /) -> AbstractContextManager[object]: ...
 
 
 class Writer:
@@ -97,7 +106,8 @@ class Store:
 
         Where a service with `once=` this store runs, a relay runs besides, and none of its own is needed.
         """
-        return self._relay(over(bus.deliver))
+        meanwhile = functools.partial(bus.relaying, self) if isinstance(bus, Tells) else nullcontext
+        return self._relay(over(bus.deliver), meanwhile)
 
     async def outbox(self) -> Outbox:
         """How much waits in the outbox, and for how long."""
@@ -140,8 +150,14 @@ class Store:
         async with self._relay(publish):
             yield
 
-    def _relay(self, publish: Publish) -> Relay:
-        return Relay(*(self, publish, self._relays), retention=self._retention, poll=self._poll, lease=self._lease)
+    def _relay(self, publish: Publish, meanwhile: Callable[[], AbstractContextManager[object]] = nullcontext) -> Relay:
+        return Relay(
+            *(self, publish, self._relays),
+            retention=self._retention,
+            poll=self._poll,
+            lease=self._lease,
+            meanwhile=meanwhile,
+        )
 
     def wake(self) -> None:
         """There is something in the outbox. From any thread."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -35,6 +35,17 @@ class Asked(eventkit.Event, topic="grafana"):
 
 class Quote(eventkit.Command[int], service="asking"):
     number: int
+
+
+class Store:
+    async def outbox(self) -> Stands:
+        return Stands()
+
+
+class Stands(NamedTuple):
+    waiting: int = 1
+    refused: int = 1
+    oldest: timedelta | None = timedelta(seconds=1)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +74,8 @@ def told() -> dict[str, set[str]]:
             await bus.publish(Asked(number=1))
             assert await bus.request(Quote(number=1)) == 1
             await eventually(lambda: running.counts["asking"].handled == 2, "they are handled")
-            return (await metrics.page()).body.decode()
+            with bus.relaying(Store()):
+                return (await metrics.page()).body.decode()
 
     families = list(text_string_to_metric_families(asyncio.run(story())))
     return {sample.name: set(sample.labels) for family in families for sample in family.samples}

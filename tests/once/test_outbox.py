@@ -9,18 +9,22 @@ from datetime import timedelta
 from typing import Annotated
 
 import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+import eventkit
 import eventkit.sql.asynchronous
 from eventkit import Command, Context, Depends, Event, Service
 from eventkit import headers as h
 from eventkit.adapter import Message
-from eventkit.contract.checks import eventually, stays
+from eventkit.contract.checks import eventually, fresh_namespace, stays
 from eventkit.errors import InvalidMessage
 from eventkit.memory import Store as Kept
 from eventkit.once import Busy, Handled, Mark
+from eventkit.prometheus import Metrics
 from eventkit.sql import BlockingSqlStore
 from tests.once.databases import Database
 from tests.once.loops import in_loop
@@ -216,3 +220,55 @@ async def test_a_handler_may_put_something_there_by_itself(database: Database) -
             await bus.send(Stop(robot="a"))
             await eventually(lambda: [event.step for event in got] == [2], "what the second attempt put")
     assert database.waiting() == 0
+
+
+@in_loop
+async def test_its_backlog_is_measured_where_a_relay_runs(database: Database) -> None:
+    metrics = Metrics(CollectorRegistry(), backlog_every=timedelta(0))
+
+    async def told(service: str) -> tuple[float, float, float] | None:
+        """Rows that wait, rows that are refused, and the age of the first that waits."""
+        text = (await metrics.page()).body.decode()
+        found = {
+            (sample.name, sample.labels.get("state")): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.labels.get("service") == service and sample.name.startswith("eventkit_outbox")
+        }
+        if not found:
+            return None
+        waiting, refused = found["eventkit_outbox", "waiting"], found["eventkit_outbox", "refused"]
+        return waiting, refused, found["eventkit_outbox_oldest_seconds", None]
+
+    async def until(service: str, waiting: int, refused: int) -> float:
+        async with asyncio.timeout(20):
+            while (seen := await told(service)) is None or seen[:2] != (waiting, refused):
+                await asyncio.sleep(0.02)
+        return seen[2]
+
+    async def away(messages: Sequence[Message]) -> Sequence[Exception | None]:
+        return [ConnectionError("away")] * len(messages)
+
+    service = Service("robots")
+    connected = eventkit.connect("memory", service="shop", namespace=fresh_namespace(), instruments=[metrics])
+    async with store_on(database, **QUICK) as store, connected as bus:
+
+        @service.handler(once=store)
+        async def note(event: Moved) -> None: ...
+
+        publish = bus.adapter.publish
+        async with store.relay(bus):
+            bus.adapter.publish = away  # type: ignore[method-assign, assignment]
+            async with AsyncSession(store._engine) as session, session.begin():
+                await store.put(session, bus.encode(Moved(robot="a", step=1)), bus.encode(Moved(robot="b", step=1)))
+            first = await until("shop", 2, 0)
+            await asyncio.sleep(0.1)
+            assert await until("shop", 2, 0) > first >= 0, "it grows older"
+            bus.adapter.publish = publish  # type: ignore[method-assign]
+            async with AsyncSession(store._engine) as session, session.begin():
+                await store.put(session, bus.encode(Stop(robot="a")))
+            assert await until("shop", 0, 1) == 0, "nothing waits"
+        assert await told("shop") is None, "no relay runs"
+        async with bus.run(service):
+            await until("robots", 0, 1)
+        assert await told("robots") is None

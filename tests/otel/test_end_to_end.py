@@ -71,7 +71,7 @@ def test_a_publisher_and_a_service_tell_a_collector(name: str, broker: Callable[
     assert processed.trace_id == published.trace_id
     assert processed.parent_span_id == published.span_id
     assert processed.kind == processed.SPAN_KIND_CONSUMER
-    assert set(collector.metrics) == {
+    assert {name for name in collector.metrics if name.startswith("messaging.")} == {
         "messaging.client.sent.messages",
         "messaging.client.operation.duration",
         "messaging.client.consumed.messages",

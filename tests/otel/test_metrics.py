@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from opentelemetry.sdk.metrics import Histogram, MeterProvider
@@ -23,7 +23,7 @@ from opentelemetry.sdk.metrics.view import Aggregation, ExponentialBucketHistogr
 from opentelemetry.sdk.trace import TracerProvider
 
 import eventkit
-from eventkit import Batch, Command, Context, Event, Retry, Service
+from eventkit import Batch, Circuit, Command, Context, Event, Retry, Service
 from eventkit.contract.checks import eventually, fresh_namespace
 from eventkit.instruments import Instrument
 from eventkit.otel import Metrics, Tracing
@@ -141,7 +141,7 @@ def test_what_is_sent_and_handled_is_counted_and_timed(ours: bool) -> None:
         assert of(calls, messaging_operation_name="receive") == 1
         for said, _ in processed:
             assert said["messaging.system"] == "memory"
-        units = {name: metric.unit for name, metric in all_.items()}
+        units = {name: metric.unit for name, metric in all_.items() if name.startswith("messaging.")}
         assert units == {
             "messaging.client.sent.messages": "{message}",
             "messaging.client.consumed.messages": "{message}",
@@ -240,3 +240,84 @@ def test_what_an_exporter_wants_in_another_form_the_sdk_makes(wanted: dict[str, 
         (point,) = read.all()["messaging.process.duration"].data.data_points
         counts.append(getattr(point, "count", 0))
     assert counts == ([3, 3] if "temporality" in wanted else [3, 6])
+
+
+class Fails(Event, topic="fails"):
+    number: int
+
+
+class Waits(Event, topic="waits"):
+    number: int
+
+
+class Stands(NamedTuple):
+    """What stands in an outbox."""
+
+    waiting: int = 3
+    refused: int = 1
+    oldest: timedelta | None = timedelta(seconds=90)
+
+
+class Store:
+    """An outbox without a database."""
+
+    asked = 0
+
+    async def outbox(self) -> Stands:
+        self.asked += 1
+        return Stands()
+
+
+def test_gauges_tell_of_groups_circuits_backlogs_and_outboxes() -> None:
+    async def run() -> None:
+        read, store, hold = Read(), Store(), asyncio.Event()
+        service = Service("shipping", retry=Retry(attempts=9, first_delay=timedelta(hours=1)))
+
+        @service.handler(circuit=Circuit(failures=2, pause=timedelta(minutes=5)))
+        async def fails(event: Fails) -> None:
+            raise ConnectionError("away")
+
+        @service.handler
+        async def waits(event: Waits) -> None:
+            await hold.wait()
+
+        bus = eventkit.Bus(Memory().adapter(fresh_namespace()), source="shop", instruments=[read.metrics])
+        async with bus, bus.run(service) as running:
+            with bus.relaying(store):
+                await bus.publish(Waits(number=1))
+                for number in range(2):
+                    await bus.publish(Fails(number=number))
+                await eventually(lambda: running.health().circuits, "it opens")
+                await eventually(lambda: running.counts["shipping"].retried == 2, "both wait for a retry")
+                found = await asyncio.to_thread(read)
+                units = {name: metric.unit for name, metric in read.all().items()}
+            hold.set()
+            after = await asyncio.to_thread(read)
+
+        group = {
+            "messaging_system": "memory",
+            "eventkit_service": "shipping",
+            "messaging_consumer_group_name": "shipping",
+        }
+        assert of(found["eventkit.consuming"], **group) == 1
+        assert of(found["eventkit.in_flight"], **group) >= 1
+        assert [
+            count for said, count in found["eventkit.circuit.open"] if str(said["eventkit.handler"]).endswith("fails")
+        ] == [1]
+        assert of(found["eventkit.backlog"], **group, eventkit_state="delayed") == 2, "asked for before it is told"
+        assert of(found["eventkit.backlog"], **group, eventkit_state="dead") == 0
+        assert "eventkit.backlog.oldest" in found
+        outbox = {"eventkit_service": "shop"}
+        assert of(found["eventkit.outbox"], **outbox, eventkit_state="waiting") == 3
+        assert of(found["eventkit.outbox"], **outbox, eventkit_state="refused") == 1
+        assert of(found["eventkit.outbox.oldest"], **outbox) == 90
+        assert store.asked == 1, "no more often than every 15 s"
+        assert "eventkit.outbox" not in after, "no relay runs"
+        assert (units["eventkit.backlog"], units["eventkit.backlog.oldest"], units["eventkit.in_flight"]) == (
+            "{message}",
+            "s",
+            "{message}",
+        )
+        assert "eventkit.consuming" not in read(), "nothing runs"
+
+    asyncio.run(asyncio.wait_for(run(), 30))

@@ -87,7 +87,8 @@ def connect(  # noqa: PLR0913 each is a setting, or comes with tests
     if adapter is None:
         adapter = _adapter(broker, url, settings, namespace, source)
     if instruments is None:
-        instruments = discovery.instruments(settings.tracing, settings.metrics)
+        said = source if service or "service" in settings.model_fields_set else ""
+        instruments = discovery.instruments(settings.tracing, settings.metrics, said)
     return Bus(
         adapter,
         source=source,

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import typing
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, Self
 
@@ -50,31 +50,40 @@ def load(name: str) -> type[Adapter]:
     return found
 
 
-def instruments(tracing: str, metrics: str) -> Sequence[Instrument]:
-    """Those that these settings name: one of each for the whole process. SettingsError says which names there are, or
-    which extra to install."""
+def instruments(tracing: str, metrics: str, service: str = "") -> Sequence[Instrument]:
+    """Those that these settings name: one of each for the whole process. `service`: what it is called; empty: nobody has
+    said. SettingsError says which names there are, or which extra to install."""
     return [
-        _instrument(what, name)
+        _instrument(what, name, service)
         for what, names in (("tracing", tracing), ("metrics", metrics))
         for name in (word.strip() for word in names.split(","))
         if name
     ]
 
 
-@lru_cache
-def _instrument(what: str, name: str) -> Instrument:
+_made: dict[tuple[str, str], Instrument] = {}
+
+
+def _instrument(what: str, name: str, service: str) -> Instrument:
+    found = _made.get((what, name))
+    if found is None:
+        found = _made[what, name] = _make(what, name, service)
+    return found
+
+
+def _make(what: str, name: str, service: str) -> Instrument:
     variable = f"EVENTKIT_{what.upper()}"
     points = {point.name: point for point in entry_points(group=f"eventkit.{what}")}
     point = points.get(name)
     if point is None:
         raise SettingsError(f"{variable}: there is no {name!r} (installed: {', '.join(sorted(points)) or 'none'})")
     try:
-        make: Callable[[], Instrument] = point.load()
+        make: Callable[..., Instrument] = point.load()
     except ImportError as error:
         raise SettingsError(
             f"{variable}={name}: what it needs is not installed ({error}): pip install '{_DISTRIBUTION}[{name}]'"
         ) from error
-    return make()
+    return make(service=service) if "service" in inspect.signature(make).parameters else make()
 
 
 def adopting(broker: BrokerObject) -> type[Adopting]:

@@ -75,7 +75,7 @@ class Observed:
         await asyncio.gather(*(asked.again() for asked in self._all()))
 
     def ask_in_thread(self) -> None:
-        """The same for a collection outside of any loop; inside of one nobody can wait, and it is asked for the next."""
+        """The same for a collection outside of any loop. Inside of one nobody can wait: it is for the next one."""
         for waited in [asked.again_in_thread() for asked in self._all()]:
             waited()
 

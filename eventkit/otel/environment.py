@@ -1,7 +1,8 @@
 """What EVENTKIT_TRACING=otel and EVENTKIT_METRICS=otel mean.
 
 A program that has set up the SDK is left as it is, and so is one that `opentelemetry-instrument` runs. Where nobody
-has, and the SDK is installed with its OTLP exporter, they are set up as the OTEL_* variables say.
+has, and the SDK is installed with its OTLP exporter, they are set up as the OTEL_* variables say; its resource has the
+name of the service that is run, or of the bus that is connected first, unless these name another.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _MISSING = (
 )
 
 
-def tracing() -> Tracing:
+def tracing(service: str) -> Tracing:
     if _is_of_the_api(trace.get_tracer_provider()):
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -32,14 +33,14 @@ def tracing() -> Tracing:
         except ImportError as error:
             log.warning(_MISSING, "TRACING", error)
         else:
-            _name_the_service()
+            _name(service)
             provider = TracerProvider()
             provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
             trace.set_tracer_provider(provider)
     return Tracing()
 
 
-def metrics() -> Metrics:
+def metrics(service: str) -> Metrics:
     if _is_of_the_api(metrics_api.get_meter_provider()):
         try:
             from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -49,7 +50,7 @@ def metrics() -> Metrics:
         except ImportError as error:
             log.warning(_MISSING, "METRICS", error)
         else:
-            _name_the_service()
+            _name(service)
             wanted = os.environ.get("OTEL_METRICS_EXEMPLAR_FILTER", "trace_based") != "always_off"
             reader = Reader(OTLPMetricExporter(), exemplars=wanted)
             metrics_api.set_meter_provider(MeterProvider([reader]))
@@ -62,9 +63,9 @@ def _is_of_the_api(provider: object) -> bool:
     return type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
 
 
-def _name_the_service() -> None:
+def _name(service: str) -> None:
     """As eventkit calls it, where OpenTelemetry was told nothing else."""
-    named = "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    service = os.environ.get("EVENTKIT_SERVICE")
-    if service and not named:
-        os.environ.setdefault("OTEL_SERVICE_NAME", service)
+    said = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    named = any(part.partition("=")[0].strip() == "service.name" for part in said.split(","))
+    if service and not named and not os.environ.get("OTEL_SERVICE_NAME"):
+        os.environ["OTEL_SERVICE_NAME"] = service

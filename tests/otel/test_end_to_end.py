@@ -46,11 +46,11 @@ def test_a_publisher_and_a_service_tell_a_collector(name: str, broker: Callable[
             "EVENTKIT_METRICS": "otel",
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         }
-        run = {**env, "OTEL_SERVICE_NAME": "shipping"}
-        with Program(*EVENTKIT, "run", "shop:service", env=run, cwd=tmp_path) as program:
+        with Program(*EVENTKIT, "run", "shop:service", env=env, cwd=tmp_path) as program:
             program.wait_for("shipping is running")
             publish = [*EVENTKIT, "publish", "shop:OrderPlaced", '{"order_id": "a"}']
-            env_of_shop = environment({**env, "EVENTKIT_SERVICE": "shop"})
+            other = "service.namespace=eu,service.name=webshop"
+            env_of_shop = environment({**env, "EVENTKIT_SERVICE": "shop", "OTEL_RESOURCE_ATTRIBUTES": other})
             done = subprocess.run(
                 publish, env=env_of_shop, cwd=tmp_path, timeout=60, capture_output=True, text=True, check=False
             )
@@ -60,7 +60,7 @@ def test_a_publisher_and_a_service_tell_a_collector(name: str, broker: Callable[
             assert program.wait() == 0, program.output
 
     spans = {(service, span.name): span for service, span in collector.spans}
-    shop, shipping = "shop", "shipping"
+    shop, shipping = "webshop", "shipping"  # as OTEL_* name it; else as the service is called
     assert set(spans) == {
         (shop, "create orders"),
         (shop, "publish orders"),

@@ -51,8 +51,8 @@ def load(name: str) -> type[Adapter]:
 
 
 def instruments(tracing: str, metrics: str, service: str = "") -> Sequence[Instrument]:
-    """Those that these settings name: one of each for the whole process. `service`: what it is called; empty: nobody has
-    said. SettingsError says which names there are, or which extra to install."""
+    """Those that these settings name: one of each for the whole process. `service`: what it is called; empty: nobody
+    has said. SettingsError says which names there are, or which extra to install."""
     return [
         _instrument(what, name, service)
         for what, names in (("tracing", tracing), ("metrics", metrics))

@@ -49,11 +49,13 @@ _BATCH = 256
 class _Stored:
     """One message in one group's queue."""
 
-    __slots__ = ("deliveries", "message", "position")
+    __slots__ = ("deliveries", "message", "number", "position")
 
-    def __init__(self, message: Message, position: str) -> None:
+    def __init__(self, message: Message, number: int) -> None:
         self.message = message
-        self.position = position
+        self.number = number
+        """Its place in the order of publishing."""
+        self.position = f"{number}"
         self.deliveries = 0
 
 
@@ -67,6 +69,16 @@ class _Queue:
 
     def put(self, stored: _Stored) -> None:
         self.ready.append(stored)
+        self.wake()
+
+    def put_back(self, stored: _Stored) -> None:
+        """Before all that was published later."""
+        place = 0
+        for other in self.ready:
+            if other.number > stored.number:
+                break
+            place += 1
+        self.ready.insert(place, stored)
         self.wake()
 
     def wake(self) -> None:
@@ -273,7 +285,7 @@ class MemoryAdapter:
                 subscribers.append(queue)
                 if item.start == "earliest" and not known:
                     for stored in log:
-                        queue.put(_Stored(stored.message, stored.position))
+                        queue.put(_Stored(stored.message, stored.number))
         store.dead.setdefault(self._name(item.dead), {})
 
     def _missing(self, item: Address | Group) -> list[str]:
@@ -299,7 +311,7 @@ class MemoryAdapter:
         if size > limit:
             return MessageTooLarge(f"{message.type} for {address}", size, limit)
         name = self._name(address)
-        stored_as = f"{next(store.count)}"
+        stored_as = next(store.count)
         if address.kind == "topic":
             log = store.topics.get(name)
             if log is None:
@@ -314,7 +326,7 @@ class MemoryAdapter:
             for queue in owners:
                 queue.put(_Stored(message, stored_as))
         elif address.kind == "dead":
-            store.dead.setdefault(name, {})[stored_as] = message
+            store.dead.setdefault(name, {})[f"{stored_as}"] = message
         elif address.kind == "reply":
             waiting = store.queues.get(name)
             if waiting is not None:
@@ -329,11 +341,11 @@ class MemoryAdapter:
             for arrived in self._store.followers.get(self._name(message.address), ()) if answer is None else ():
                 arrived.put_nowait(Delivery(message, f"{next(self._store.count)}", None, None))
 
-    def _delay(self, message: Message, position: str) -> Exception | None:
+    def _delay(self, message: Message, number: int) -> Exception | None:
         queue = self._store.queues.get(self._naming.group(message.address.name))
         if queue is None:
             return NotProvisioned(f"missing in memory: {message.address}")
-        stored = _Stored(message, position)
+        stored = _Stored(message, number)
         wait = _seconds_until(message.due, self._clock)
         if wait <= 0:
             queue.put(stored)
@@ -400,8 +412,7 @@ class MemoryConsumer:
                 return
         del self.held[id(stored)]
         if not isinstance(how, Move | Done):
-            self._queue.ready.appendleft(stored)
-            self._queue.wake()
+            self._queue.put_back(stored)
         self.wake()
 
     async def flush(self, timeout: float, /) -> None:
@@ -421,9 +432,9 @@ class MemoryConsumer:
         self._task.cancel()
         await asyncio.wait([self._task])
         self._queue.consumers.remove(self)
-        self._queue.ready.extendleft(reversed(self.held.values()))
+        for stored in self.held.values():
+            self._queue.put_back(stored)
         self.held.clear()
-        self._queue.wake()
         self._forget(self)
 
     async def _deliver(self) -> None:

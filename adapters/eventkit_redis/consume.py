@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 from redis.exceptions import RedisError, ResponseError
@@ -30,6 +30,8 @@ BLOCK: Final = 1.0
 """Seconds that a read waits for a message: shorter than any time limit of the connection."""
 _BREATH: Final = 0.001
 _LONGEST_PAUSE: Final = 2.0
+_PAGE: Final = 100
+"""Messages of a stream that are taken over by one command."""
 
 
 class Links(NamedTuple):
@@ -84,6 +86,8 @@ class StreamConsumer:
         self._quiet = interval
         """After a reconnection the others get that long to renew what they hold, before it is taken over."""
         self._next_take_over = 0.0
+        self._free = list(sources)
+        """Of these what was given back is fetched before anything new, which was published later."""
         self._tasks: list[asyncio.Task[None]] = []
         self.recreated = 0
         """How often the group was gone from Redis and made again."""
@@ -189,6 +193,9 @@ class StreamConsumer:
                 room = await self._room()
                 if self._stopping:
                     break
+                if self._free:
+                    await self._take_free(room)
+                    continue
                 if asyncio.get_running_loop().time() >= self._next_take_over:
                     room -= await self._take_over(room)
                 if room > 0:
@@ -247,13 +254,36 @@ class StreamConsumer:
             self._starved = True
             await self._space.wait()
 
+    async def _take_free(self, room: int) -> None:
+        """What was given back when we came, by a process that was stopped before us."""
+        sources = self._free[:room]
+        share = min(_PAGE, room // len(sources))
+        about = (self._group, self._consumer, FREE, share)
+        wire = [script(lua.TAKE_FREE, (source.key,), *about) for source in sources]
+        batch: list[Delivery] = []
+        for source, (ids, entries) in zip(sources, await self._link.ask(*wire), strict=True):
+            batch += self._fetch.again(source, entries)
+            found = {entry for entry, _, _ in entries}
+            self._say_gone(source, [entry for entry in ids if entry not in found])
+            if len(ids) < share:
+                self._free.remove(source)
+        await self._hand_over(batch)
+
+    def _say_gone(self, source: Source, gone: Sequence[bytes]) -> None:
+        if gone:
+            self.vanished += len(gone)
+            log.warning(
+                "%d messages of %s were deleted or trimmed before group %s had finished them, from %s to %s",
+                *(len(gone), source.key, self._group, gone[0].decode(), gone[-1].decode()),
+            )
+
     async def _take_over(self, room: int) -> int:
         """What was given back, and what consumers hold that were not heard of for a lease."""
         self._next_take_over = asyncio.get_running_loop().time() + self._interval
         taken = 0
         for _ in range(8):
             sources = self._fetch.turn(room - taken)
-            share = min(100, (room - taken) // max(1, len(sources)))
+            share = min(_PAGE, (room - taken) // max(1, len(sources)))
             wire = [self._leases.take_over(source, share) for source in sources]
             if not wire:
                 break
@@ -261,12 +291,7 @@ class StreamConsumer:
             for source, (cursor, entries, gone) in zip(sources, await self._link.ask(*wire), strict=True):
                 source.cursor = cursor
                 batch += self._fetch.again(source, entries)
-                if gone:
-                    self.vanished += len(gone)
-                    log.warning(
-                        "%d messages of %s were deleted or trimmed before group %s had finished them, from %s to %s",
-                        *(len(gone), source.key, self._group, gone[0].decode(), gone[-1].decode()),
-                    )
+                self._say_gone(source, gone)
             taken += len(batch)
             await self._hand_over(batch)
             if all(source.cursor == b"0-0" for source in sources):

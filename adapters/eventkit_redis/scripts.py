@@ -109,6 +109,19 @@ return {{r[1], counted(KEYS[1], ARGV[1], r[2]), r[3] or {{}}}}
 """KEYS stream. ARGV group, consumer, least idle ms, cursor, count. Returns the next cursor, [id, fields, deliveries] of
 what is now ours, and the ids that were pending but are no longer in the stream."""
 
+TAKE_FREE: Final = f"""#!lua flags=allow-oom
+{_ENTRIES}
+local page = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[4], ARGV[3])
+if #page == 0 then return {{{{}}, {{}}}} end
+local ids = {{}}
+for i = 1, #page do ids[i] = page[i][1] end
+local claim = {{'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0}}
+for i = 1, #ids do claim[#claim + 1] = ids[i] end
+return {{ids, counted(KEYS[1], ARGV[1], redis.call(unpack(claim)))}}
+"""
+"""KEYS stream. ARGV group, consumer, the owner of what is free, most at once. Returns the ids of the first that were
+free, and [id, fields, deliveries] of those that the stream still holds, which are now ours."""
+
 OWN: Final = """#!lua flags=allow-oom
 local ids = {}
 local page = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[3], ARGV[2])

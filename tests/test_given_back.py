@@ -1,0 +1,94 @@
+"""What a stop gives back, where one replica reads: in which order it comes again, and how often it was delivered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from eventkit import Context, Event, Service
+from eventkit.contract import Backend
+from eventkit.contract.checks import bus, eventually, fresh_namespace
+from tests.wanted import wanted
+
+KEYS = 3
+HELD = 1_000
+"""Messages that a service holds at once."""
+
+
+class Step(Event, topic="steps", key="key"):
+    key: str
+    number: int
+
+
+@pytest.fixture
+def on(pytestconfig: pytest.Config, backend: Callable[[str], Backend]) -> Callable[[str], Backend]:
+    def give(name: str) -> Backend:
+        if name not in wanted(pytestconfig):
+            pytest.skip(f"{name} is not asked for")
+        return backend(name)
+
+    return give
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 60))
+
+
+# not RabbitMQ, which puts what was given back behind what waits
+@pytest.mark.parametrize("name", ["memory", "redis", "nats", "kafka"])
+def test_a_key_keeps_its_order_over_a_stop(name: str, on: Callable[[str], Backend]) -> None:
+    async def main() -> None:
+        seen: list[Step] = []
+        service = Service("stepping", concurrency=1)
+
+        @service.handler
+        async def step(event: Step) -> None:
+            await asyncio.sleep(0.0005)
+            seen.append(event)
+
+        steps = [Step(key=f"k{number % KEYS}", number=number) for number in range(2 * HELD)]
+        async with bus(on(name), fresh_namespace()) as b:
+            async with b.run(service):
+                await b.publish_many(steps)
+                await eventually(lambda: len(seen) > 50, "some are handled")
+            assert len(seen) < HELD
+            async with b.run(service):
+                await eventually(lambda: len(seen) >= len(steps), "all are handled", 30.0)
+        for key in range(KEYS):
+            assert [one for one in seen if one.key == f"k{key}"] == steps[key::KEYS]
+
+    run(main())
+
+
+@pytest.mark.parametrize("name", ["memory", "redis", "nats", "rabbit", "kafka"])
+def test_what_waits_during_a_slow_stop_was_delivered_once(name: str, on: Callable[[str], Backend]) -> None:
+    async def main() -> None:
+        counts: list[int | None] = []
+        begun = asyncio.Event()
+        service = Service("stepping", concurrency=1, stop_timeout=timedelta(seconds=10))
+        slow = True
+
+        @service.handler
+        async def step(event: Step, context: Context) -> None:
+            nonlocal slow
+            begun.set()
+            if slow:
+                slow = False
+                await asyncio.sleep(2)
+            counts.append(context.delivery.deliveries)
+
+        async with bus(on(name), fresh_namespace()) as b:
+            async with b.run(service):
+                await b.publish_many([Step(key=f"k{number}", number=number) for number in range(200)])
+                await begun.wait()
+                await asyncio.sleep(0.3)  # until they are here
+            assert counts == [1]
+            async with b.run(service):
+                await eventually(lambda: len(counts) >= 200, "all are handled", 30.0)
+        assert max(count or 0 for count in counts) <= 2, counts
+
+    run(main())

@@ -103,7 +103,7 @@ class Running:
             self._core.instruments.stopped(self)
             self._told = False
         try:
-            await asyncio.gather(*(self._stop_service(service) for service in self._services))
+            await _each_to_its_end([self._stop_service(service) for service in self._services])
         finally:
             await self._stack.aclose()
         if self._consuming:
@@ -210,7 +210,7 @@ class Running:
 
     async def _stop_service(self, service: Service) -> None:
         mine = [self._consuming[name] for name in service.groups() if name in self._consuming]
-        await asyncio.gather(*(consuming.stop(service.stop_timeout.total_seconds()) for consuming in mine))
+        await _each_to_its_end([consuming.stop(service.stop_timeout.total_seconds()) for consuming in mine])
 
     def _names(self) -> str:
         return ", ".join(service.name for service in self._services)
@@ -226,6 +226,13 @@ async def _all_at_once(works: Sequence[Coroutine[Any, Any, None]]) -> None:
             task.cancel()
         await asyncio.wait(tasks)
         raise
+
+
+async def _each_to_its_end(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """All of these, whatever others raise; then the first error."""
+    for ended in await asyncio.gather(*works, return_exceptions=True):
+        if ended is not None:
+            raise ended
 
 
 def _check(adapter: Adapter, services: Sequence[Service]) -> None:

@@ -696,31 +696,40 @@ def test_a_consumer_that_cannot_be_stopped_does_not_keep_the_lifespan_open() -> 
         ended.append("lifespan")
 
     class Stuck(MemoryAdapter):
-        async def consume(self, *given: Any, **named: Any) -> Any:
-            consumer = await super().consume(*given, **named)
+        async def consume(self, group: Group, *given: Any, **named: Any) -> Any:
+            consumer = await super().consume(group, *given, **named)
             stop = consumer.stop
 
             async def fail(timeout: float) -> None:
                 await stop(timeout)
                 raise OSError("gone")
 
-            setattr(consumer, "stop", fail)  # noqa: B010 type checkers refuse the plain form
+            if group.name == "shipping":
+                setattr(consumer, "stop", fail)  # noqa: B010 type checkers refuse the plain form
             return consumer
 
     service = Service("shipping", lifespan=lifespan)
+    begun = asyncio.Event()
 
     @service.handler
     async def book(event: Placed) -> None: ...
+
+    @service.handler(group="audit")
+    async def audit(event: Placed) -> None:
+        begun.set()
+        await asyncio.sleep(0.2)
+        ended.append("handler")
 
     async def main() -> None:
         adapter = Stuck(Connection(url=None, namespace="", client="t"), store=Store())
         async with Bus(adapter, source="t") as bus:
             with pytest.raises(OSError, match="gone"):
                 async with bus.run(service):
-                    pass
+                    await bus.publish(Placed(order="1"))
+                    await begun.wait()
 
     asyncio.run(main())
-    assert ended == ["lifespan"]
+    assert ended == ["handler", "lifespan"], "of a group that stops as it should"
 
 
 def test_middleware_goes_around_each_call_the_first_outermost() -> None:

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from eventkit import batching, copies
 from eventkit import headers as h
 from eventkit.adapter import RELEASE, Delivery, Group, Move, Settlement
-from eventkit.clock import Clock
+from eventkit.clock import Clock, sleep
 from eventkit.copies import Suspicion
 from eventkit.gathering import Gathered, Item, Joined
 from eventkit.lanes import Gate, Lanes
@@ -65,6 +65,8 @@ replicas get most of them, and keeping quiet for it is of no use."""
 _LOOKS = 30
 """How often one that is to run alone may come to a process that is not quiet, and be sent on, before it waits again:
 some replica keeps quiet for it."""
+_AGAIN = 1.0
+"""Seconds until one that could not be given up on comes again."""
 _REMEMBERED = 1_000
 """Trials that a process remembers to have begun."""
 
@@ -416,11 +418,18 @@ class Suspects:
 
     async def _quarantine(self, delivery: Delivery) -> None:
         alone = self._deaths - len(self._groups)
-        how = await self._outcomes.quarantined(
-            delivery,
-            f"its process died {self._deaths + FIRST} times or more with it, the last {alone} of them while it ran "
-            "alone",
-        )
+        how: Settlement = RELEASE
+        try:
+            how = await self._outcomes.quarantined(
+                delivery,
+                f"its process died {self._deaths + FIRST} times or more with it, the last {alone} of them while it ran "
+                "alone",
+            )
+        except Exception:  # given back as it is: it is given up on when it comes again, and never tried
+            log.exception(
+                "%s: eventkit itself failed on %s", self._group.name, self._outcomes.telling.about(delivery.message)
+            )
+            await sleep(self._clock, _AGAIN)
         self._settle(delivery, how)
 
     def _untried(self, delivery: Delivery, known: Suspicion) -> Settlement:

@@ -82,7 +82,8 @@ class RedisAdapter:
 
     @property
     def error(self) -> Exception | None:
-        links = (self._link, self._publishing)
+        # without the one for upkeep no lease is renewed, and nothing that comes due is delivered
+        links = (self._link, self._publishing, self._upkeep)
         return next((link.error for link in links if link is not None and link.error is not None), None)
 
     async def start(self, timeout: float) -> Limits:

@@ -803,6 +803,17 @@ def test_a_wrong_password_and_an_absent_server_are_errors_at_once(own: Broker) -
     on(own.url, check)
 
 
+def test_health_is_red_while_leases_cannot_be_renewed(own: Broker) -> None:
+    async def check(b: Bed) -> None:
+        adapter = await b.adapter()
+        assert adapter.error is None
+        assert adapter._upkeep is not None
+        adapter._upkeep.error = ConnectionError("max number of clients reached")
+        assert adapter.error is adapter._upkeep.error
+
+    on(own.url, check)
+
+
 def test_a_restart_loses_nothing_and_repeats_nothing_settled(own: Broker) -> None:
     async def check(b: Bed) -> None:
         adapter = await b.adapter()

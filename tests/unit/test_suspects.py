@@ -17,6 +17,7 @@ from eventkit.contract.checks import eventually
 from eventkit.contract.receiving import Receiving, contents, receive
 from eventkit.copies import Reason, Suspicion, suspect, suspicion
 from eventkit.memory import MemoryAdapter, MemoryConsumer, Store
+from eventkit.watching import Happened, What
 
 
 class Load(Event, topic="loads", key="name"):
@@ -174,6 +175,37 @@ def test_one_whose_process_died_while_it_ran_alone_is_quarantined() -> None:
         assert letter.message.headers[h.ATTEMPT] == "1"
         assert h.SUSPECT not in letter.message.headers
         assert handled == ["innocent"]
+
+    with_memory(test)
+
+
+def test_one_that_could_not_be_given_up_on_is_given_up_on_later() -> None:
+    async def test(adapter: MemoryAdapter, bus: Bus) -> None:
+        service = Service("loader", quarantine_after=4)
+
+        @service.handler
+        async def load(event: Load) -> None:
+            raise AssertionError("it is not tried again")
+
+        told: list[What] = []
+
+        def watch(happened: Happened) -> None:
+            told.append(happened.what)
+            if len(told) == 1:
+                raise OSError("nobody can be told")
+
+        await bus.publish(Load(name="killer"))
+        (killer,) = (await deliver(adapter, 1)).got
+        await adapter.publish([suspect(killer, GROUP, Suspicion(3, 5, trial=1))])
+        held = await receive(adapter, GROUP)
+        await held.arrive(2)
+        held.settle_all(held.got[:1])
+        await held.consumer.stop(1.0)
+        watched = MemoryAdapter(Connection(url=None, namespace="", client="test"), store=adapter._store)
+        async with Bus(watched, source="test", watch=watch) as other, other.run(service):
+            await eventually(lambda: told == [What.DEAD, What.DEAD], "it is given up on when it comes again")
+        (letter,) = await contents(adapter, GROUP.dead)
+        assert letter.message.headers[h.REASON] == Reason.QUARANTINED
 
     with_memory(test)
 

@@ -34,6 +34,7 @@ from eventkit.contract import (
     rollout,
     routing,
     scale,
+    sending,
     versions,
 )
 from eventkit.contract.checks import CHECKS, Backend, Check, Refused, Vacuous, check
@@ -68,5 +69,6 @@ __all__ = [
     "rollout",
     "routing",
     "scale",
+    "sending",
     "versions",
 ]

@@ -144,3 +144,11 @@ async def stays(holds: Callable[[], object], what: str, during: float = 0.5) -> 
     while time.monotonic() < ends:
         assert holds(), what
         await asyncio.sleep(0.01)
+
+
+async def largest_message(backend: Backend) -> int:
+    """How large a message this broker takes, in bytes."""
+    adapter = backend.adapter(fresh_namespace())
+    limits = await adapter.start(15.0)
+    await adapter.stop(5.0)
+    return limits.message_bytes

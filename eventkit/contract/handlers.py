@@ -1,4 +1,4 @@
-"""H, F16, M4: what a handler runs in, and what becomes of all that it may do."""
+"""H: what a handler runs in."""
 
 from __future__ import annotations
 
@@ -12,19 +12,16 @@ from typing import Annotated, Any
 
 from eventkit import headers as h
 from eventkit.adapter import Delivery
-from eventkit.bus import Bus
 from eventkit.context import Context
-from eventkit.contract.checks import Backend, bus, check, eventually, fresh_namespace, stays
+from eventkit.contract.checks import Backend, bus, check, eventually, fresh_namespace, largest_message, stays
 from eventkit.contract.letters import dead_letters
-from eventkit.contract.refusing import Refusing
 from eventkit.copies import Reason
-from eventkit.messages import Command, Event
+from eventkit.messages import Event
 from eventkit.parameters import Depends
 from eventkit.retry import Retry
 from eventkit.service import CallNext, Service
 
 _NOW = timedelta(0)
-_TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 _MOST = 4 << 20
 """Bytes of the largest message that a check makes."""
 
@@ -45,10 +42,6 @@ class Plain(Event, topic="handlers.acts", key="name"):
 class Told(Event, topic="handlers.told"):
     text: str
     thing: Any = None
-
-
-class Nobody(Command, service="nobody-at-all"):
-    """Its service does not exist."""
 
 
 class _Wordless(Exception):
@@ -227,51 +220,6 @@ async def dependencies_are_torn_down(backend: Backend) -> None:
         assert heard[name] > torn_down[name], f"{name}: sent before its dependencies were torn down"
 
 
-@check("H4", "a message that can never be sent makes its cause a dead letter, unsendable, which names it; no retry")
-async def unsendable(backend: Backend) -> None:
-    namespace = fresh_namespace()
-    service, listener = Service("actor", retry=_retry(3)), Service("listener")
-    tried: Counter[str] = Counter()
-    heard: list[str] = []
-
-    @service.handler
-    async def act(event: Act, context: Context) -> list[Event | Command] | None:
-        tried[event.name] += 1
-        match event.name:
-            case "no owner":
-                context.send(Nobody())
-            case "not JSON":
-                return [Told(text="what is no JSON", thing=object())]
-            case "no message":
-                return [event.name]  # type: ignore[list-item]  # as a handler without annotations might
-            case "too large":
-                context.publish(Told(text="x" * limit))
-            case _:
-                return [Told(text=event.name)]
-        return None
-
-    @listener.handler
-    async def told(event: Told) -> None:
-        heard.append(event.text)
-
-    bad = {"no owner": "nobody", "not JSON": "told", "no message": "str", "too large": "told"}
-    limit = await _limit(backend)
-    if limit > 1 << 26:  # as on RabbitMQ and Redis, which take almost anything: not worth the memory
-        del bad["too large"]
-    async with bus(backend, namespace) as b, b.run(service, listener) as running:
-        await b.publish_many([Act(name=name) for name in bad])
-        letters = await dead_letters(backend, namespace, "actor", len(bad), 30.0)
-        await b.publish(Act(name="fine"))
-        await eventually(lambda: heard, "the service goes on")
-        assert running.counts["actor"].retried == 0
-    assert heard == ["fine"]
-    assert tried == dict.fromkeys([*bad, "fine"], 1)
-    for letter in letters:
-        assert (letter.headers[h.REASON], letter.headers[h.ATTEMPT]) == (Reason.UNSENDABLE, "1"), letter.key
-        said = letter.headers[h.ERROR_MESSAGE]
-        assert bad[letter.key or ""] in said.lower(), f"{letter.key}: it does not name the message: {said}"
-
-
 @check("H5", "past its time limit an attempt fails; what failures add is bounded, through all retries and redrives")
 async def limits(backend: Backend) -> None:
     namespace = fresh_namespace()
@@ -297,7 +245,7 @@ async def limits(backend: Backend) -> None:
         time.sleep(0.3)  # cannot be cancelled: it goes on to its end
         ended[event.name] += 1
 
-    limit = await _limit(backend)
+    limit = await largest_message(backend)
     async with bus(backend, namespace) as b, b.run(service):
         envelope = b.encode(Act(name="big"))
         largest = min(limit, _MOST) - len(envelope.body or b"") - _size(envelope.headers) - 500
@@ -325,80 +273,5 @@ async def limits(backend: Backend) -> None:
         assert "[cut]" in last[name].headers[h.ERROR_MESSAGE]
 
 
-@check("F16", "what goes out again after a crash or a refusal has the same ids as before")
-async def same_ids(backend: Backend) -> None:
-    namespace = fresh_namespace()
-    service, listener = Service("actor"), Service("listener")
-    tried: Counter[str] = Counter()
-    heard: dict[str, set[str]] = defaultdict(set)
-
-    @service.handler
-    async def act(event: Act, context: Context) -> list[Event]:
-        tried[event.name] += 1
-        context.publish(Told(text=f"{event.name} collected"))
-        return [Told(text=f"{event.name} returned"), Told(text=f"{event.name} returned too")]
-
-    @listener.handler
-    async def told(event: Told, context: Context) -> None:
-        heard[event.text].add(context.id)
-
-    async with bus(backend, namespace) as b, b.run(listener):
-        dying, living = (Refusing(backend.adapter(namespace)) for _ in range(2))
-        async with Bus(dying.adapter, source="contract") as first, first.run(service):
-            # as if it died after it has published and before it settles
-            dying.settles = False
-            await b.publish(Act(name="crash"))
-            await eventually(lambda: len(heard) == 3, "the first attempt has sent all")
-        async with Bus(living.adapter, source="contract") as second, second.run(service):
-            await eventually(lambda: tried["crash"] == 2, "it is handled again")
-            living.refuses = lambda address: address.name == "handlers.told" and living.count < 4
-            await b.publish(Act(name="refused"))
-            await eventually(lambda: len(heard) == 6, "what was refused is sent later")
-            await stays(lambda: tried["refused"] == 1, "the handler ran again for what was refused", 0.2)
-    assert {text: len(ids) for text, ids in heard.items()} == dict.fromkeys(heard, 1), f"other ids than before: {heard}"
-    assert len(set().union(*heard.values())) == 6, "one id for two messages"
-
-
-@check("M4", "traceparent and tracestate are on the message as received, retried, sent on, and as a dead letter")
-async def trace_context(backend: Backend) -> None:
-    namespace = fresh_namespace()
-    service, listener = Service("actor", retry=_retry(2)), Service("listener")
-    trace = {"traceparent": _TRACE, "tracestate": "vendor=a,other=b"}
-    seen: list[Mapping[str, str]] = []
-
-    def of(headers: Mapping[str, str]) -> Mapping[str, str]:
-        return {name: headers[name] for name in trace if name in headers}
-
-    @service.handler
-    async def act(event: Act, context: Context) -> Told:
-        seen.append(of(context.headers))
-        if event.name == "dies" or context.attempt == 1:
-            raise RuntimeError("no")
-        return Told(text="on")
-
-    @listener.handler
-    async def told(event: Told, context: Context) -> None:
-        seen.append(of(context.headers))
-
-    async with bus(backend, namespace) as b, b.run(service, listener):
-        await b.publish(Act(name="lives"), headers=trace)
-        await eventually(lambda: len(seen) == 3, "received, retried and sent on")
-        await b.publish(Act(name="dies"), headers=trace)
-        (letter,) = await dead_letters(backend, namespace, "actor", 1)
-        assert seen == [trace] * 5, seen
-        assert of(letter.headers) == trace
-        await b.dead_letters("actor").retry(all=True)
-        await eventually(lambda: len(seen) == 7, "tried again")
-    assert seen == [trace] * 7, seen
-
-
 def _size(headers: Mapping[str, str]) -> int:
     return sum(len(name.encode()) + len(value.encode()) for name, value in headers.items())
-
-
-async def _limit(backend: Backend) -> int:
-    """The largest message that this broker takes, in bytes."""
-    adapter = backend.adapter(fresh_namespace())
-    limits = await adapter.start(15.0)
-    await adapter.stop(5.0)
-    return limits.message_bytes

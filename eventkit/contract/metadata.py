@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -240,3 +240,39 @@ async def changes_do_not_leak(backend: Backend) -> None:
     assert sorted(got, key=lambda item: item[2]) == [(given, [], attempt) for attempt in (1, 1, 2, 2, 3, 3)]
     assert elsewhere == [given]
     assert [h.user(letter.headers) for letter in letters] == [given, given]
+
+
+@check("M4", "traceparent and tracestate are on the message as received, retried, sent on, and as a dead letter")
+async def trace_context(backend: Backend) -> None:
+    namespace = fresh_namespace()
+    service, listener = (
+        Service("actor", retry=Retry(attempts=2, first_delay=timedelta(0), jitter=0)),
+        Service("listener"),
+    )
+    trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "vendor=a,other=b"}
+    seen: list[Mapping[str, str]] = []
+
+    def of(headers: Mapping[str, str]) -> Mapping[str, str]:
+        return {name: headers[name] for name in trace if name in headers}
+
+    @service.handler
+    async def act(event: Noted, context: Context) -> Answered:
+        seen.append(of(context.headers))
+        if event.name == "dies" or context.attempt == 1:
+            raise RuntimeError("no")
+        return Answered(name="on")
+
+    @listener.handler
+    async def told(event: Answered, context: Context) -> None:
+        seen.append(of(context.headers))
+
+    async with bus(backend, namespace) as b, b.run(service, listener):
+        await b.publish(Noted(name="lives"), headers=trace)
+        await eventually(lambda: len(seen) == 3, "received, retried and sent on")
+        await b.publish(Noted(name="dies"), headers=trace)
+        (letter,) = await dead_letters(backend, namespace, "actor", 1)
+        assert seen == [trace] * 5, seen
+        assert of(letter.headers) == trace
+        await b.dead_letters("actor").retry(all=True)
+        await eventually(lambda: len(seen) == 7, "tried again")
+    assert seen == [trace] * 7, seen

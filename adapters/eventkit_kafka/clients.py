@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer  # type: ignore[import-untyped]
 from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]
@@ -17,6 +17,8 @@ from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLS
 from eventkit.errors import SettingsError
 from eventkit_kafka.quiet import quiet
 from eventkit_kafka.settings import KafkaSettings, Url
+
+T = TypeVar("T")
 
 log = logging.getLogger("eventkit.kafka")
 
@@ -116,11 +118,23 @@ def _security(url: Url, settings: KafkaSettings) -> BaseSecurity:
     return _MECHANISMS[settings.sasl](username, password, ssl_context=context, use_ssl=encrypted)
 
 
+async def unbroken(work: Awaitable[T]) -> T:
+    """aiokafka cancels what is waited for where it closes something. To us that is a ConnectionError: only who cancels
+    our own task ends it."""
+    try:
+        return await work
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ConnectionError("aiokafka gave up what was waited for") from None
+
+
 async def end(what: str, stop: Callable[[], Awaitable[None]], seconds: float) -> bool:
     """Stop a client, in `seconds` at most. False: it did not end in time."""
     try:
         async with asyncio.timeout(seconds):
-            await stop()
+            await unbroken(stop())
     except TimeoutError:
         log.debug("the %s did not end within %g s", what, seconds)
         return False

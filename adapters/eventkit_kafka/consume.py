@@ -13,6 +13,7 @@ from aiokafka.errors import CorruptRecordException, UnsupportedCodecError  # typ
 
 from eventkit.adapter import Delivery, Group, Receive, Settlement
 from eventkit_kafka import codec
+from eventkit_kafka.clients import unbroken
 from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.held import Held
 from eventkit_kafka.lending import Lending
@@ -117,7 +118,7 @@ class GroupConsumer:
         failures = 0
         while True:
             try:
-                await self._round()
+                await unbroken(self._round())
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001 a consumer survives whatever comes
@@ -127,7 +128,7 @@ class GroupConsumer:
                 await asyncio.sleep(_BACKOFF[min(failures, len(_BACKOFF) - 1)])
                 failures += 1
                 try:
-                    await self.member.rejoin()
+                    await unbroken(self.member.rejoin())
                 except Exception as failure:  # noqa: BLE001 the next round fails too, and tries again
                     log.debug("group %s: could not join again: %r", self.group.name, failure)
             else:

@@ -16,7 +16,7 @@ from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
 from eventkit.adapter import Group
 from eventkit.errors import NotProvisioned
 from eventkit_kafka import lives
-from eventkit_kafka.clients import end_consumer, hear_commits
+from eventkit_kafka.clients import end_consumer, hear_commits, unbroken
 from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.commits import Commits
 from eventkit_kafka.progress import Ranges, Tracker, decode
@@ -261,13 +261,9 @@ class Membership:
                 await asyncio.sleep(_WATCH)
             consumer = self.consumer
             try:
-                async with asyncio.timeout(_WATCH):
-                    await consumer.getmany(_NOBODY, timeout_ms=0)
-                    tp = next(iter(self.trackers), None)
-                    if tp is not None:
-                        await consumer.committed(tp)
-                gone = await self._gone()
-            except (TimeoutError, OSError, KafkaError) as error:
+                await unbroken(self._asked(consumer))
+                gone = await unbroken(self._gone())
+            except Exception as error:  # noqa: BLE001 a consumer that is being replaced says anything
                 failures += 1
                 if failures == 2 and consumer is self.consumer:
                     self.error = error if str(error) else TimeoutError("Kafka does not answer")
@@ -280,10 +276,17 @@ class Membership:
                 self.error = gone
                 failures = 0
 
+    async def _asked(self, consumer: Any) -> None:
+        async with asyncio.timeout(_WATCH):
+            await consumer.getmany(_NOBODY, timeout_ms=0)
+            tp = next(iter(self.trackers), None)
+            if tp is not None:
+                await consumer.committed(tp)
+
     async def _answers_others(self) -> bool:
         try:
             async with asyncio.timeout(_WATCH):
-                await self._clients.probe()
+                await unbroken(self._clients.probe())
         except (TimeoutError, OSError, KafkaError):
             return False
         return True

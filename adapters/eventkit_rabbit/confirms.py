@@ -81,6 +81,10 @@ class Channel:
 
     def __init__(self, deliver: Callable[[bytes, bytes, bytes], None] | None) -> None:
         self.closed_by: Exception | None = None
+        self.refused = False
+        """Has the broker refused anything on it?"""
+        self.opened = 0.0
+        """By `time.monotonic`."""
         self.wire: Wire
         self.channel: AbstractChannel
         self._deliver = deliver
@@ -93,6 +97,7 @@ class Channel:
     async def open(self, wire: Wire) -> None:
         self.wire = wire
         self.channel = await wire.channel(self, confirms=True)
+        self.opened = time.monotonic()
 
     def write(self, call: Call, jobs: Sequence[Job]) -> None:
         """Put these on the wire, in order. All at once: nothing else comes between."""
@@ -145,6 +150,7 @@ class Channel:
                 waiting.remove(tag)
             if not waiting:
                 del self._returnable[sent.key]
+        self.refused |= not accepted
         sent.call.answer(sent.job.place, None if accepted else amqp.DeliveryError(None, Basic.Nack(tag)))
 
     def content(self, method: int, arguments: bytes, header: bytes, body: bytes, /) -> None:

@@ -25,6 +25,9 @@ HEADROOM = 32_768
 """Bytes of headers that only copies may use: what a failure adds must fit where the original fitted."""
 _PAUSE = 0.05
 """Seconds between attempts to get a channel, while the connection is there."""
+_GLANCE = 0.005
+_REFUSING, _REFUSING_REPLIES = 1.0, 10.0
+"""Seconds for which a channel is kept at least, though the broker refuses on it: what is full refuses on each."""
 _TOO_LARGE = re.compile(r"message size \d+ is larger than (?:the )?configured max(?:imum)? size (\d+)")
 _KEY = 255
 
@@ -130,7 +133,7 @@ class Publisher:
         """The channel; a new one if need be, as soon as the broker gives one."""
         while True:
             channel = self._channel
-            if channel is not None and channel.closed_by is None:
+            if channel is not None and channel.closed_by is None and not await self._left(channel):
                 return channel
             try:
                 return await self._make_channel()
@@ -139,6 +142,26 @@ class Publisher:
                     raise
                 log.debug("no channel to publish on: %r", error)
                 await asyncio.sleep(_PAUSE)
+
+    async def _left(self, channel: Channel) -> bool:
+        """Leave a channel on which the broker has refused something, when nothing is under way on it any more.
+
+        When the node dies that leads a queue, a channel may keep that in mind, and refuse all for that queue as long as
+        it lives, while every other channel takes it.
+        """
+        # those that wait for replies on this one lose them
+        least = _REFUSING if self.on_open is None else _REFUSING_REPLIES
+        if not channel.refused or time.monotonic() - channel.opened < least:
+            return False
+        ends = time.monotonic() + _REFUSING
+        while channel.oldest is not None and channel.closed_by is None:
+            if time.monotonic() > ends:
+                return False
+            await asyncio.sleep(_GLANCE)
+        self._channel = None
+        if channel.closed_by is None:
+            await channel.wire.close_channel(channel.channel)
+        return True
 
     async def _make_channel(self) -> Channel:
         channel = Channel(self.deliver)

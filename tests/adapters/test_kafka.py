@@ -24,7 +24,7 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 from aiokafka.partitioner import murmur2
 from aiokafka.record.util import calc_crc32c
 from pydantic import SecretStr, ValidationError
@@ -710,6 +710,40 @@ def test_a_partition_added_later_is_read_from_its_beginning(url: str) -> None:
             raise AssertionError("our producer does not use the new partitions")
 
     run(url, scenario, partitions=1, metadata_age=timedelta(seconds=1))
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, ConsumerStoppedError])
+@pytest.mark.parametrize("what", ["getmany", "committed", "stop"])
+def test_what_aiokafka_cancels_ends_no_consumer(
+    url: str, what: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it closes something it cancels what is waited for, or says so, as after a while without a majority."""
+
+    async def scenario(it: Bench) -> None:
+        recorder = await it.consume()
+        assert isinstance(recorder.consumer, GroupConsumer)
+        member = recorder.consumer.member
+        consumer, cancelled = member.consumer, asyncio.Event()
+        stop = consumer.stop
+
+        async def cancel(*_: object, **__: object) -> None:
+            cancelled.set()
+            if what == "stop":
+                await stop()
+            raise error
+
+        monkeypatch.setattr(consumer, what, cancel)
+        if what == "stop":
+            member.stuck = True  # then it is ended, and another takes its place
+        async with asyncio.timeout(15):
+            await cancelled.wait()
+        monkeypatch.undo()
+        await it.publish(message(body=b"after"))
+        await until(lambda: recorder.bodies == [b"after"], 20)
+        await until(lambda: recorder.consumer.error is None, 20)
+        assert [task.done() for task in recorder.consumer._tasks] == [False] * 3
+
+    run(url, scenario)
 
 
 def test_retention_that_overtakes_a_group_is_told(url: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -12,14 +13,14 @@ import pytest
 pytest.importorskip("aiormq")
 
 import aiormq
-from aiormq.exceptions import ChannelNotFoundEntity
+from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError
 from pydantic import SecretStr
 
 from eventkit.adapter import Connection, Provision
 from eventkit.errors import NotProvisioned, SettingsError
 from eventkit.testing.brokers import Broker, BrokerUnavailable, provide
 from eventkit.testing.brokers.process import free_port
-from eventkit_rabbit import RabbitAdapter, RabbitSettings, waiting
+from eventkit_rabbit import RabbitAdapter, RabbitSettings, publish, waiting
 from tests.adapters.test_rabbit import GROUP, TOPIC, Inbox, message, run, soon, until, world
 
 
@@ -113,6 +114,53 @@ def test_a_cluster_that_is_too_small_is_refused(managed: tuple[str, str]) -> Non
         finally:
             await small.stop(5)
             await fits.stop(5)
+
+    run(main())
+
+
+# --- that refuse ---
+
+
+def test_a_channel_that_was_refused_on_is_left(url: str) -> None:
+    """After a node died, RabbitMQ may refuse all on one channel, for ever, and nothing on others."""
+
+    async def main() -> None:
+        async with world(url) as mine:
+            made = await mine.provisioned()
+            assert made._running is not None
+            publisher = made._running.publisher
+            connection = await aiormq.connect(url)
+            channel = await connection.channel()
+            full = f"{mine.namespace}.full"
+            arguments = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
+            await channel.queue_declare(full, durable=True, arguments=arguments)
+            await channel.queue_bind(full, f"{mine.namespace}.orders", routing_key="#")
+            try:
+                inbox = await mine.consume(made, Inbox())
+                first, answers = publisher._channel, []
+                for number in range(20):
+                    answers += await made.publish([message(TOPIC, number)])
+                    if isinstance(answers[-1], DeliveryError):
+                        break
+                assert isinstance(answers[-1], DeliveryError)
+                assert publisher._channel is first, (
+                    "what is full refuses on each channel: none is made for each refusal"
+                )
+                await channel.queue_delete(full)
+                await asyncio.sleep(publish._REFUSING)
+                many = [message(TOPIC, number) for number in range(100, 400)]
+                calls = [made.publish(many[at : at + 30]) for at in range(0, 300, 30)]
+                assert [answer for found in await asyncio.gather(*calls) for answer in found] == [None] * 300
+                assert publisher._channel is not first
+                await until(lambda: len(set(inbox.ids) & {str(number) for number in range(100, 400)}) == 300)
+                assert [id_ for id_ in inbox.ids if int(id_) >= 100] == [str(number) for number in range(100, 400)]
+                second = publisher._channel
+                await asyncio.sleep(publish._REFUSING)
+                assert await made.publish([message(TOPIC, 1)]) == [None]
+                assert publisher._channel is second, "nothing was refused on it"
+            finally:
+                await channel.queue_delete(full)
+                await connection.close()
 
     run(main())
 

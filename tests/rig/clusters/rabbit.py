@@ -15,6 +15,9 @@ from tests.rig.clusters.cluster import ELECTED, Cluster, wait
 from tests.rig.work import SERVICE
 
 _SERVERS = 3
+_HANDED_OVER_MS = 10_000
+"""After so long RabbitMQ itself hands over again what a delay queue let go and the group's queue has not confirmed, as
+when that one's leader died. Its default is three minutes, in which nothing comes out of the delay queue."""
 _ANSWERS = 5.0
 """Seconds that a node has to answer before another is asked."""
 
@@ -54,6 +57,9 @@ class Rabbit(Cluster):
             lines += ["cluster_partition_handling = pause_minority"]
             with (folder / "rabbitmq.conf").open("a") as file:
                 file.write("".join(f"{line}\n" for line in (lines if place else lines[1:])))
+            (folder / "advanced.config").write_text(
+                f"[{{rabbit, [{{dead_letter_worker_publisher_confirm_timeout, {_HANDED_OVER_MS}}}]}}].\n"
+            )
             node = replace(programs[-1], environment={**programs[-1].environment, **shared})
             # the first one's port mapper serves all, and outlives its node
             self._add(nodes[place], folder, *(programs[:-1] if place == 0 else ()), node)

@@ -10,10 +10,11 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import pytest
 
-from eventkit import Bus, Event, NotReplicated, PublishError, Service
+from eventkit import Bus, Context, Event, NotReplicated, PublishError, Retry, Service
 from eventkit.contract.checks import fresh_namespace
 from eventkit.running import Running
 from tests.rig.clusters import CLUSTERS, Cluster, cluster
@@ -29,6 +30,10 @@ pytestmark = pytest.mark.skipif(
 
 BULK = "x" * 100_000
 """Of three hundred such messages, some are still with the primary when the network's buffers are full."""
+
+
+RETRIED = 10
+"""One message of so many fails at first, and waits on the broker: that goes on, too."""
 
 
 class Seen(Event, topic=TOPIC, key="number"):
@@ -51,10 +56,12 @@ class Load:
 
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
-        service = Service(SERVICE)
+        service = Service(SERVICE, retry=Retry(first_delay=timedelta(seconds=0.3)))
 
         @service.handler
-        async def seen(event: Seen) -> None:
+        async def seen(event: Seen, context: Context) -> None:
+            if event.number % RETRIED == 0 and context.attempt == 1:
+                raise RuntimeError("in a while")
             self.handled.add(event.number)
 
         namespace = fresh_namespace()
@@ -63,6 +70,7 @@ class Load:
             tasks = [asyncio.create_task(self._publish(bus, place)) for place in range(4)]
             watching = asyncio.create_task(self._watch())
             await self.goes_on()
+            await asyncio.sleep(self._found.young)  # a queue of RabbitMQ's that is younger does not survive a kill
             yield
             self._stop = True
             await asyncio.gather(*tasks)
@@ -71,13 +79,13 @@ class Load:
 
     async def goes_on(self) -> None:
         """Something new is acknowledged, and handled; health is green."""
-        acknowledged, handled = len(self.acknowledged), len(self.handled)
+        acknowledged, handled, refused = len(self.acknowledged), len(self.handled), len(self.refused)
         await until(
             lambda: len(self.acknowledged) > acknowledged and len(self.handled) > handled and self.green,
             60,
             lambda: (
                 f"{len(self.acknowledged) - acknowledged} acknowledged, {len(self.handled) - handled} handled, "
-                f"{self.running.health()}"
+                f"{self.running.health()}; refused: {len(self.refused) - refused}, {self.refused[-1:]}"
             ),
         )
 

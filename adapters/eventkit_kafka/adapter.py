@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, Self
 
+from aiokafka import TopicPartition  # type: ignore[import-untyped]
 from pydantic_settings import BaseSettings
 
 from eventkit import names
@@ -31,6 +32,7 @@ from eventkit_kafka.clients import Clients
 from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.consume import GroupConsumer
 from eventkit_kafka.groups import Groups
+from eventkit_kafka.partitions import reply_partition
 from eventkit_kafka.provision import is_reply
 from eventkit_kafka.reply import ReplyConsumer
 from eventkit_kafka.settings import DEFAULT_URL, KafkaSettings, Url
@@ -177,4 +179,5 @@ async def _replies(cluster: Cluster, group: Group, receive: Receive) -> ReplyCon
     if not await cluster.topics.existing([topic]):
         await cluster.provisioner.provision([address], Provision.CREATE)
     partitions = await cluster.topics.partitions([topic])
-    return ReplyConsumer(address, topic, len(partitions[topic]), receive, cluster.clients.consumer)
+    tp = TopicPartition(topic, reply_partition(address.name, len(partitions[topic])))
+    return ReplyConsumer(address, tp, receive, cluster.clients, cluster.topics)

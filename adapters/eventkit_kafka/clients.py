@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer  # type: ignore[import-untyped]
 from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]
+from aiokafka.client import AIOKafkaClient  # type: ignore[import-untyped]
 from aiokafka.conn import collect_hosts, create_conn  # type: ignore[import-untyped]
 from faststream.kafka.security import parse_security
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
@@ -75,6 +76,10 @@ class Clients:
     def producer(self) -> Any:
         """Idempotent: what it sends again by itself is written once."""
         return AIOKafkaProducer(acks="all", enable_idempotence=True, linger_ms=0, **self._options)
+
+    def connection(self) -> Any:
+        """Connections alone, to be bootstrapped."""
+        return AIOKafkaClient(**self._options)
 
     def consumer(self, **options: Any) -> Any:
         """A consumer; without `group_id` it commits nothing. What a transaction took back is never read."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import ceil
-from typing import Any
 from uuid import uuid4
 
 from eventkit import headers as h
 from eventkit.adapter import Address, Delivery, Message
+from eventkit_kafka.layouts import Names
+from eventkit_kafka.records import Record
 
 HELD_UNTIL = "ek-held-until"
 """On records of a retry topic: not to be delivered before, in milliseconds since 1970."""
@@ -20,28 +21,11 @@ NO_BODY = "ek-no-body"
 """On a dead letter whose message had none: with no value Kafka would take it for a tombstone, and drop it."""
 
 _OURS = (HELD_UNTIL, REPLY, NO_BODY)
-_REMEMBERED = 10_000
 _LONG_NUMBER = 16
 """Digits from which on a time is none of ours."""
 
 
-class _Names(dict[str, str]):
-    """Names of headers and what becomes of them, remembered: there are few, and each message has a dozen."""
-
-    def __init__(self, was: str, becomes: str) -> None:
-        super().__init__()
-        self._was = was
-        self._becomes = becomes
-
-    def __missing__(self, name: str) -> str:
-        other = self._becomes + name[len(self._was) :] if name.startswith(self._was) else name
-        if len(self) < _REMEMBERED:
-            self[name] = other
-        return other
-
-
-_TO_WIRE = _Names("ce-", "ce_")
-_FROM_WIRE = _Names("ce_", "ce-")
+_TO_WIRE = Names("ce-", "ce_")
 _new = tuple.__new__  # what a NamedTuple's own constructor calls, at half the price
 
 Headers = list[tuple[str, bytes]]
@@ -83,20 +67,16 @@ def milliseconds(due: datetime) -> int:
     return ceil((due if due.tzinfo is not None else due.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def decode(address: Address, record: Any) -> Message:
+def decode(address: Address, record: Record) -> Message:
     """Any record, however foreign."""
-    try:
-        names = _FROM_WIRE
-        headers = {names[name]: value.decode() for name, value in record.headers}
-    except (UnicodeDecodeError, AttributeError):
-        headers = _salvage(record.headers)
-    key = record.key
-    if key is not None:
+    _, _, binary, value, headers = record
+    key = None
+    if binary is not None:
         try:
-            key = key.decode()
+            key = binary.decode()
         except UnicodeDecodeError:
-            key = key.decode("latin-1")  # a binary key: any text that is the same each time keeps its order
-    return _new(Message, (address, headers.get(h.TYPE, ""), key, headers, record.value, None))
+            key = binary.decode("latin-1")  # a binary key: any text that is the same each time keeps its order
+    return _new(Message, (address, headers.get(h.TYPE, ""), key, headers, value, None))
 
 
 def deliver(message: Message, position: str, token: object, count: int) -> Delivery:
@@ -104,39 +84,22 @@ def deliver(message: Message, position: str, token: object, count: int) -> Deliv
     return _new(Delivery, (message, position, count, token))
 
 
-def decode_copy(address: Address, record: Any) -> Message:
+def decode_copy(address: Address, record: Record) -> Message:
     """A record of a retry, dead-letter or reply topic: its key is in a header, ours are taken out."""
     message = decode(address, record)
-    headers = message.headers
-    assert isinstance(headers, dict)
-    body = None if NO_BODY in headers else message.body
-    for name in _OURS:
-        headers.pop(name, None)
+    headers = {name: value for name, value in message.headers.items() if name not in _OURS}
     key = headers.get(h.PARTITION_KEY)
-    return message._replace(key=message.key if key is None and address.kind == "retry" else key, body=body)
+    return message._replace(
+        key=message.key if key is None and address.kind == "retry" else key,
+        headers=headers,
+        body=None if NO_BODY in message.headers else message.body,
+    )
 
 
-def header(record: Any, name: str) -> bytes | None:
-    """One header's raw value."""
-    for found, value in record.headers:
-        if found == name:
-            return bytes(value) if value is not None else None
-    return None
-
-
-def due(record: Any) -> float:
+def due(record: Record) -> float:
     """When a record of a retry topic may be delivered, in seconds since 1970; 0: at once."""
-    said = header(record, HELD_UNTIL)
-    return int(said) / 1000 if said is not None and said.isdigit() and len(said) < _LONG_NUMBER else 0.0
-
-
-def _salvage(headers: Sequence[tuple[str, Any]]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in headers:
-        said = h.text(value)
-        if said is not None:
-            found[_FROM_WIRE[name]] = said
-    return found
+    said = record.headers.get(HELD_UNTIL, "")
+    return int(said) / 1000 if said.isascii() and said.isdecimal() and len(said) < _LONG_NUMBER else 0.0
 
 
 def _legal(text: str) -> str:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-from aiokafka import TopicPartition  # type: ignore[import-untyped]
-from aiokafka.errors import CorruptRecordException, UnsupportedCodecError  # type: ignore[import-untyped]
+from collections.abc import Callable, Sequence
 
 from eventkit.adapter import Delivery, Group, Receive, Settlement
 from eventkit_kafka import codec
@@ -19,20 +15,17 @@ from eventkit_kafka.held import Held
 from eventkit_kafka.lending import Lending
 from eventkit_kafka.membership import Membership
 from eventkit_kafka.progress import LENT, WAITING, Tracker
-from eventkit_kafka.salvage import salvage
+from eventkit_kafka.records import Record, Unreadable
 
 log = logging.getLogger("eventkit.kafka")
 
 _POLL = 0.2
 """Seconds to wait for records at most, so that what is due or given back is looked at."""
 _HELD_AT_ONCE = 500
-_SINGLY_MS = 100
-_UNREADABLE_AGAIN = 5.0
-_APART, _GLANCE = 1.0, 0.02
+_AT_LEAST = 16
+"""Records that are taken of a partition at once, where there are so many and there is room."""
 _AHEAD = 2.0
 """Seconds that writing a mark before a delivery may take."""
-UNREADABLE = (CorruptRecordException, UnsupportedCodecError, ValueError)
-"""What aiokafka raises for a record: damaged, packed by a library that is not installed, a header's name no UTF-8."""
 _BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -43,19 +36,13 @@ class GroupConsumer:
         self.group = group
         self.stopped = False
         self.member = Membership(cluster, group, self)
-        self._cluster = cluster
         self._receive = receive
         self._lending = Lending(group.name, receive, cluster.publisher, in_flight, self.member.commits.touched)
         self._held = Held(group.name, cluster.clients, self._lending)
         self.settle: Callable[[Delivery, Settlement], None] = self._lending.settle
         self._resumed = asyncio.Event()
         self._resumed.set()
-        self._turn = 0
-        self._busy = 1
         self._error: Exception | None = None
-        self._unreadable: dict[TopicPartition, tuple[float, Exception]] = {}
-        """Partitions that stand still at a record that aiokafka cannot read: when to try again, and why."""
-        self._apart_until = 0.0
         self._ahead: set[Tracker] = set()
         """Partitions whose mark is to be written before what was read of them is delivered."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -64,8 +51,7 @@ class GroupConsumer:
 
     @property
     def error(self) -> Exception | None:
-        unreadable = next(iter(self._unreadable.values()), (0.0, None))[1]
-        return self._error or self.member.error or unreadable
+        return self._error or self.member.error or self.member.fetcher.unreadable
 
     async def flush(self, timeout: float, /) -> None:
         ends = time.monotonic() + timeout
@@ -109,7 +95,6 @@ class GroupConsumer:
 
     def forget(self, trackers: Sequence[Tracker]) -> None:
         self._held.drop(set(trackers))
-        self._unreadable.clear()
         self._lending.forget(trackers)
 
     # fetching
@@ -145,22 +130,15 @@ class GroupConsumer:
         member = self.member
         if member.stuck:
             raise TimeoutError("Kafka answers others, but not on this consumer's connections")
+        await member.poll()
         revocations = member.revocations
         batch: list[Delivery] = []
         again = self._lending.take_given_back(batch)
         await self._held.take_due(batch)
-        trackers = self._in_turn()
-        found = busy = 0
-        for tracker in trackers:
-            most = self._share(tracker)
-            if most > 0 and self._readable(tracker):
-                taken = await self._read([tracker.tp], 0, most, batch)
-                if taken:
-                    found += taken
-                    busy += 1
-        self._busy = max(busy, 1)
+        found = self._take_all(batch)
         if not found and not batch:
-            found = await self._wait_for_records(trackers, batch, again)
+            await self._wait_for_records(again)
+            found = self._take_all(batch)
         if found:
             await self._held.take_due(batch)
         if self._ahead:
@@ -180,117 +158,66 @@ class GroupConsumer:
             for tracker in ahead:
                 tracker.noted = True
 
-    def _in_turn(self) -> list[Tracker]:
-        """All partitions, beginning with another one each time."""
-        every = list(self.member.trackers.values())
-        if len(every) > 1:
-            self._turn = (self._turn + 1) % len(every)
-            every = every[self._turn :] + every[: self._turn]
-        return every
-
-    def _share(self, tracker: Tracker) -> int:
-        """How many records to take of a partition: what room there is, shared with those that had some last time."""
-        if tracker.address.kind == "retry":
-            return _HELD_AT_ONCE
-        room = self._lending.room
-        return min(room, max(room // self._busy, self._lending.in_flight // (self._busy * 4), 1))
-
-    def _readable(self, tracker: Tracker) -> bool:
-        if not tracker.open or self._held.full(tracker):
-            return False
-        return not self._unreadable or self._unreadable.get(tracker.tp, (0.0,))[0] < time.monotonic()
-
-    async def _wait_for_records(self, trackers: Sequence[Tracker], batch: list[Delivery], again: float | None) -> int:
-        if self.member.dead():
-            raise RuntimeError("aiokafka's task of fetching has ended")
-        readable = [tracker.tp for tracker in trackers if self._readable(tracker)]
-        if not readable:
-            await self.member.changed(_POLL)
-            return 0
-        if self._apart_until > time.monotonic():  # to find out which partition holds what cannot be read
-            await asyncio.sleep(_GLANCE)
-            return 0
+    async def _wait_for_records(self, again: float | None) -> None:
         wait = _POLL if again is None else min(_POLL, again)
         due = self._held.next_due()
         if due is not None:
             wait = min(wait, max(due - time.time(), 0.0))
-        most = max(self._lending.room // 2, 1)
-        taken = await self._read(readable, int(wait * 1000) + 1, most, batch)
-        self.member.hasten(busy=bool(taken))
-        return taken
+        await self.member.fetcher.wait(wait)
 
-    async def _read(self, tps: Sequence[TopicPartition], wait_ms: int, most: int, batch: list[Delivery]) -> int:
-        consumer = self.member.consumer
-        try:
-            return self._take(await consumer.getmany(*tps, timeout_ms=wait_ms, max_records=most), batch)
-        except UNREADABLE as error:
-            log.debug("group %s: reading one by one after %r", self.group.name, error)
-        if len(tps) == 1:  # aiokafka drops what it had read with the unreadable record, and reads it again
-            return await self._read_singly(tps[0], batch)
-        # Of the others it drops what it would have returned, and thinks that we have it.
-        self.member.rewind(tps)
-        self._apart_until = time.monotonic() + _APART
-        return 0
-
-    async def _read_singly(self, tp: TopicPartition, batch: list[Delivery]) -> int:
-        """Up to the unreadable record, if it is in this partition, and over it if it can be read by hand."""
-        consumer = self.member.consumer
-        taken = 0
-        while self._lending.room > 0:
-            try:
-                records = await consumer.getmany(tp, timeout_ms=_SINGLY_MS, max_records=1)
-            except UNREADABLE as error:
-                offset = await consumer.position(tp)
-                if not isinstance(error, UnicodeDecodeError):
-                    log.warning("topic %s, partition %d stands still at offset %d: %r", *tp, offset, error)
-                    self._unreadable[tp] = (time.monotonic() + _UNREADABLE_AGAIN, error)
-                    return taken
-                found, following = await salvage(self._cluster.publisher.client, tp, offset)
-                most = self._lending.room
-                if len(found) > most:
-                    found, following = found[:most], found[most].offset
-                consumer.seek(tp, following)
-                return taken + (self._take({tp: found}, batch) if found else 0)
-            self._unreadable.pop(tp, None)
-            if not records:
-                break
-            taken += self._take(records, batch)
-        return taken
-
-    def _take(self, found: Mapping[TopicPartition, Sequence[Any]], batch: list[Delivery]) -> int:
-        """What was read is ours from here on. How many records it was."""
-        total = 0
-        for tp, records in found.items():
-            # What aiokafka gives is of the assignment that holds now; ours may not have been told of it yet.
-            tracker = self.member.trackers.get(tp)
-            if tracker is None:
-                self.member.consumer.seek(tp, records[0].offset)
+    def _take_all(self, batch: list[Delivery]) -> int:
+        """Of each partition of which something was read, as much as is its due. How many records it was."""
+        fetcher, trackers = self.member.fetcher, self.member.trackers
+        ready = [tracker for tp in fetcher.ready if (tracker := trackers.get(tp)) is not None and self._takes(tracker)]
+        found = 0
+        for tracker in ready:
+            most = self._share(tracker, len(ready))
+            if most <= 0:
                 continue
-            if tracker.next is not None and records[0].offset > tracker.next:
-                self.member.jumped(tracker, tracker.next)
-            total += len(records)
-            fresh = records
-            if tracker.settled:
-                fresh = [record for record in records if not tracker.skips(record.offset)]
-            pending = tracker.pending
-            if tracker.address.kind == "retry":
-                for record in fresh:
-                    pending[record.offset] = WAITING
-                    self._held.add(codec.due(record), tracker, record)
-            else:
-                address, prefix, decode, deliver = tracker.address, tracker.prefix, codec.decode, codec.deliver
-                count = tracker.count
-                for record in fresh:
-                    offset = record.offset
-                    pending[offset] = LENT
-                    batch.append(
-                        deliver(decode(address, record), f"{prefix}{offset}", (tracker, offset, LENT), count(offset))
-                    )
-                self._lending.lent += len(fresh)
-            if not tracker.noted or records[0].offset < tracker.careful:
-                self._ahead.add(tracker)
-            tracker.next = records[-1].offset + 1
-            tracker.touched = True
-        if total:
+            try:
+                records = fetcher.take(tracker.tp, most)
+            except Unreadable:
+                continue  # it stands still, the others do not
+            if records:
+                found += len(records)
+                self._take(tracker, records, batch)
+        if found:
             self.member.commits.touched()
-        return total
+        return found
+
+    def _takes(self, tracker: Tracker) -> bool:
+        return tracker.open and not self._held.full(tracker)
+
+    def _share(self, tracker: Tracker, busy: int) -> int:
+        """How many records to take of a partition: what room there is, shared with the others that have some."""
+        if tracker.address.kind == "retry":
+            return _HELD_AT_ONCE
+        room = self._lending.room
+        return min(room, max(room // busy, self._lending.in_flight // (busy * 4), _AT_LEAST))
+
+    def _take(self, tracker: Tracker, records: Sequence[Record], batch: list[Delivery]) -> None:
+        """What was read is ours from here on."""
+        first, last = records[0].offset, records[-1].offset
+        if tracker.next is not None and first > tracker.next:
+            self.member.jumped(tracker, tracker.next)
+        fresh = records
+        if tracker.settled:
+            fresh = [record for record in records if not tracker.skips(record.offset)]
+        pending = tracker.pending
+        if tracker.address.kind == "retry":
+            for record in fresh:
+                pending[record.offset] = WAITING
+                self._held.add(codec.due(record), tracker, record)
+        else:
+            address, prefix, decode, deliver = tracker.address, tracker.prefix, codec.decode, codec.deliver
+            count = tracker.count if tracker.deaths else None
+            for record in fresh:
+                offset = record[0]
+                pending[offset] = LENT
+                arrivals = 1 if count is None else count(offset)
+                batch.append(deliver(decode(address, record), f"{prefix}{offset}", (tracker, offset, LENT), arrivals))
+            self._lending.lent += len(fresh)
+        if not tracker.noted or first < tracker.careful:
+            self._ahead.add(tracker)
+        tracker.next = last + 1
+        tracker.touched = True

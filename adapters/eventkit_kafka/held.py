@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 import logging
 import time
-from typing import Any
 
 from eventkit.adapter import Delivery
 from eventkit_kafka import codec
@@ -17,6 +16,7 @@ from eventkit_kafka.clients import Clients
 from eventkit_kafka.lending import Lending
 from eventkit_kafka.progress import WAITING, Tracker
 from eventkit_kafka.reading import records_at
+from eventkit_kafka.records import Record
 
 log = logging.getLogger("eventkit.kafka")
 
@@ -26,7 +26,7 @@ _BYTES = 8 * 1024 * 1024
 _OVERHEAD = 1_000
 """What a record takes besides its body, about."""
 
-Entry = tuple[float, int, int, Tracker, Any]
+Entry = tuple[float, int, int, Tracker, Record | None]
 """When due, in seconds since 1970; its turn; its offset; its partition; the record, or None: to be read again."""
 
 
@@ -42,7 +42,7 @@ class Held:
         self._bytes = 0
         self._turn = 0
 
-    def add(self, due: float, tracker: Tracker, record: Any) -> None:
+    def add(self, due: float, tracker: Tracker, record: Record) -> None:
         self._turn += 1  # of those due at one time the first read is the first out
         self._push((due, self._turn, record.offset, tracker, record if self._bytes < _BYTES else None))
 
@@ -64,7 +64,7 @@ class Held:
             entries = await self._read_again(entries)
         for _, _, offset, tracker, record in entries:
             # of a partition that is being taken away nothing more is begun: its next reader has it
-            if tracker.open and tracker.pending.get(offset) == WAITING:
+            if record is not None and tracker.open and tracker.pending.get(offset) == WAITING:
                 batch.append(self._lending.lend(tracker, offset, codec.decode_copy(tracker.address, record)))
 
     def drop(self, trackers: set[Tracker]) -> None:
@@ -113,5 +113,5 @@ class Held:
         return taken
 
 
-def _size(record: Any) -> int:
+def _size(record: Record | None) -> int:
     return 0 if record is None else len(record.value or b"") + _OVERHEAD

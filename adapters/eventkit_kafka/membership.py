@@ -19,6 +19,7 @@ from eventkit_kafka import lives
 from eventkit_kafka.clients import end_consumer, hear_commits, unbroken
 from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.commits import Commits
+from eventkit_kafka.fetch import Fetcher
 from eventkit_kafka.progress import Ranges, Tracker, decode
 
 log = logging.getLogger("eventkit.kafka")
@@ -29,8 +30,8 @@ _STUCK = 4
 """So many times without an answer, while others are answered: this member's connections lead nowhere."""
 _LOOK_UP = 10.0
 _LOOK_AGAIN = 10.0
-_BUSY_WAIT_MS = 20
-_QUIET_WAIT_MS = 500
+_POLL = 0.5
+"""Seconds between two questions whether aiokafka's own parts are well."""
 _NOBODY = TopicPartition("eventkit-nobody", 0)
 """Asking for its records counts as polling, and takes none of any other."""
 
@@ -69,6 +70,7 @@ class Membership:
     def __init__(self, cluster: Cluster, group: Group, owner: Owner) -> None:
         self.group = cluster.naming.group(group.name)
         self.consumer: Any = None
+        self.fetcher: Fetcher
         self.trackers: dict[TopicPartition, Tracker] = {}
         self.error: Exception | None = None
         self.revocations = 0
@@ -85,6 +87,8 @@ class Membership:
         self._owner = owner
         self._assigned = asyncio.Event()
         self.commits = Commits(self.group, self, self._settings.commit_interval.total_seconds())
+        self._polled = 0.0
+        self._finding: set[asyncio.Task[None]] = set()
         self._looked = -_LOOK_AGAIN
         self._looking: set[asyncio.Task[None]] = set()
 
@@ -99,7 +103,6 @@ class Membership:
         self.stuck = False
         consumer = self._clients.consumer(
             group_id=self.group,
-            fetch_max_wait_ms=_QUIET_WAIT_MS,
             auto_offset_reset="earliest",  # a partition that appears later is read from its beginning
             # to be let in takes as long as others need to end their handlers, and nothing is answered meanwhile
             request_timeout_ms=int(rebalance * 1000) + 5_000,
@@ -107,18 +110,18 @@ class Membership:
             heartbeat_interval_ms=max(min(session // 4, 750), 50),
             rebalance_timeout_ms=int(rebalance * 1000),
         )
+        self.consumer = consumer
+        self.fetcher = Fetcher(consumer._client)  # noqa: SLF001 or it would need connections of its own
         try:
             consumer.subscribe(list(self._channels), listener=_Listener(self, consumer))
-            self.consumer = consumer
             async with asyncio.timeout(rebalance + 15):
                 await consumer.start()
                 hear_commits(consumer)
                 await self._assigned.wait()
-                for tp in list(self.trackers):
-                    if tp in consumer.assignment():
-                        await consumer.position(tp)  # before that, what is published may be missed
+                if self._finding:
+                    await asyncio.wait(self._finding)
         except BaseException:
-            await end_consumer(consumer, 2.0)
+            await self._end(2.0)
             raise
 
     async def rejoin(self) -> None:
@@ -126,7 +129,7 @@ class Membership:
         self._forget(list(self.trackers.values()))
         if self.stuck:
             self._topics.renew()
-        await end_consumer(self.consumer, 0.5 if self.stuck else 5.0)
+        await self._end(0.5 if self.stuck else 5.0)
         await self.join()
 
     async def leave(self, timeout: float) -> None:
@@ -135,19 +138,13 @@ class Membership:
         self._close(list(self.trackers.values()))
         await self.commits.commit(self.trackers.values(), timeout * 0.6)
         self._forget(list(self.trackers.values()))
-        await end_consumer(self.consumer, max(ends - time.monotonic(), 0.2))
+        await self._end(max(ends - time.monotonic(), 0.2))
 
-    async def changed(self, seconds: float) -> None:
-        """Wait until there may be something to read."""
-        if self.trackers:
-            await asyncio.sleep(seconds)
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await self._assigned.wait()
-                await asyncio.sleep(seconds)
-        except TimeoutError:
-            pass
+    async def _end(self, seconds: float) -> None:
+        for task in self._finding:
+            task.cancel()
+        await self.fetcher.close()
+        await end_consumer(self.consumer, seconds)
 
     # rebalancing: aiokafka waits for both, and keeps us in the group meanwhile
 
@@ -166,6 +163,7 @@ class Membership:
 
     async def assigned(self, tps: Collection[TopicPartition]) -> None:
         """These are ours: find out where to go on."""
+        self.consumer.pause(*tps)  # we read ourselves
         marks: dict[TopicPartition, OffsetAndMetadata] = {}
         begins: dict[TopicPartition, int] = {}
         if tps:
@@ -181,6 +179,7 @@ class Membership:
             begin = begins.get(tp)
             tracker = trackers[tp] = Tracker(tp, self._channels[tp.topic], *left_behind(mark))
             if begin is None:
+                self._find_start(tracker)
                 continue
             if mark is None:
                 start = self._starts.get((self.group, tp), begin)
@@ -191,20 +190,24 @@ class Membership:
                 start = mark.offset
                 if start < begin:
                     self._gap(tp, start, begin)
-            tracker.start = max(start, begin)
-            self.consumer.seek(tp, tracker.start)
+            self.consumer.seek(tp, max(start, begin))  # or it would look for it itself
+            self.fetcher.begin(tp, max(start, begin))
         self.trackers = trackers
         self._assigned.set()
 
-    def rewind(self, tps: Collection[TopicPartition]) -> None:
-        """Read on after what we were given last: what aiokafka had read since then, it has dropped."""
-        for tp in tps:
-            tracker = self.trackers.get(tp)
-            if tracker is None or tp not in self.consumer.assignment():
-                continue
-            at = tracker.next if tracker.next is not None else tracker.start
-            if at is not None:
-                self.consumer.seek(tp, at)
+    def _find_start(self, tracker: Tracker) -> None:
+        async def find() -> None:
+            try:
+                offset = await self.consumer.position(tracker.tp)
+            except KafkaError as error:
+                log.debug("group %s: no place to read %s from: %r", self.group, tracker.tp, error)
+            else:
+                if tracker.open:
+                    self.fetcher.begin(tracker.tp, offset)
+
+        task = asyncio.get_running_loop().create_task(find(), name="eventkit kafka start")
+        self._finding.add(task)
+        task.add_done_callback(self._finding.discard)
 
     def jumped(self, tracker: Tracker, wanted: int) -> None:
         """Offsets are missing. They may be none of ours, such as marks of transactions; or retention overtook us."""
@@ -246,12 +249,20 @@ class Membership:
         self.revocations += 1
         for tracker in trackers:
             tracker.open = False
+        self.fetcher.end([tracker.tp for tracker in trackers])
         self._owner.forget(trackers)
         for tracker in trackers:
             if self.trackers.get(tracker.tp) is tracker:
                 del self.trackers[tracker.tp]
 
     # being alive
+
+    async def poll(self) -> None:
+        """Raises what has ended aiokafka's membership; waits while partitions are given to others."""
+        now = time.monotonic()
+        if now - self._polled > _POLL:
+            self._polled = now
+            await self.consumer.getmany(_NOBODY, timeout_ms=0)
 
     async def watch(self) -> None:
         """Keep polling while handlers are slow, and notice when Kafka no longer answers, or a topic is gone."""
@@ -310,18 +321,6 @@ class Membership:
                 await self.consumer._client.force_metadata_update()  # noqa: SLF001 or it would wait until it is old
                 return None
         return NotProvisioned(f"topic {', '.join(missing)} was deleted from Kafka")
-
-    def hasten(self, busy: bool) -> None:
-        """aiokafka asks a broker for one thing at a time. While some partitions are busy, a question about the quiet
-        ones alone must not wait for long: the busy ones are not asked for meanwhile."""
-        fetcher = self.consumer._fetcher  # noqa: SLF001 settable in the constructor only, and there for all times
-        if fetcher is not None:
-            fetcher._fetch_max_wait_ms = _BUSY_WAIT_MS if busy else _QUIET_WAIT_MS  # noqa: SLF001
-
-    def dead(self) -> bool:
-        """Has aiokafka's own task of fetching ended? It then returns nothing, for ever and without an error."""
-        fetcher = self.consumer._fetcher  # noqa: SLF001 there is no public way to know
-        return fetcher is None or bool(fetcher.error_future.done())
 
 
 def left_behind(mark: OffsetAndMetadata | None) -> tuple[Ranges, Sequence[int]]:

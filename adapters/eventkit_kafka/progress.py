@@ -47,7 +47,6 @@ class Tracker:
         "pending",
         "prefix",
         "settled",
-        "start",
         "touched",
         "tp",
         "written",
@@ -61,8 +60,6 @@ class Tracker:
         """Offsets that were read and are not settled, ascending, with their state."""
         self.next: int | None = None
         """The offset after the last that was read. None: nothing was read yet."""
-        self.start: int | None = None
-        """Where we began to read. None: aiokafka was left to find it."""
         self.settled = deque(settled)
         """What was settled before our time, not read yet."""
         self.open = True

@@ -3,73 +3,97 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from aiokafka import TopicPartition  # type: ignore[import-untyped]
+from aiokafka.errors import KafkaConnectionError  # type: ignore[import-untyped]
 
-from eventkit_kafka.clients import Clients, end_consumer
+from eventkit_kafka.clients import Clients, end
+from eventkit_kafka.fetch import Fetcher
+from eventkit_kafka.records import Record, Unreadable
 
-_WAIT_MS = 1_000
+log = logging.getLogger("eventkit.kafka")
+
+_WAIT = 1.0
+_AT_ONCE = 1_000
 _PATIENCE = 30.0
 """Seconds without a record, though there should be some, until reading gives up."""
 
 
 @asynccontextmanager
-async def reader(clients: Clients, starts: Mapping[TopicPartition, int]) -> AsyncIterator[Any]:
-    """A consumer without a group, at these offsets."""
-    consumer = clients.consumer(auto_offset_reset="earliest")
+async def reader(clients: Clients, starts: Mapping[TopicPartition, int]) -> AsyncIterator[Fetcher]:
+    """These partitions, from these offsets on, over connections of its own."""
+    client = clients.connection()
     try:
-        consumer.assign(list(starts))
-        await consumer.start()
-        for tp, offset in starts.items():
-            consumer.seek(tp, offset)
-        yield consumer
+        await client.bootstrap()
+        if not await client.set_topics({tp.topic for tp in starts}):
+            raise KafkaConnectionError("Kafka does not say who leads the partitions")
+        fetcher = Fetcher(client)
+        try:
+            for tp, offset in starts.items():
+                fetcher.begin(tp, offset)
+            yield fetcher
+        finally:
+            await fetcher.close()
     finally:
-        await end_consumer(consumer, 2.0)
+        await end("reader", client.close, 2.0)
+
+
+def see(fetcher: Fetcher, tp: TopicPartition, most: int = _AT_ONCE) -> list[Record]:
+    """What was read of this partition. What cannot be read is left out: nothing is lost by that, and it is said."""
+    while True:
+        try:
+            return fetcher.take(tp, most)
+        except Unreadable as error:
+            log.warning("topic %s, partition %d: what cannot be read is not shown: %s", *tp, error)
+            fetcher.begin(tp, error.following)
 
 
 async def scan(
     clients: Clients, begins: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
-) -> AsyncIterator[Any]:
+) -> AsyncIterator[tuple[TopicPartition, Record]]:
     """All records between these offsets, oldest first over all partitions."""
     starts = {tp: begin for tp, begin in begins.items() if begin < ends[tp]}
     if not starts:
         return
-    async with reader(clients, starts) as consumer:
-        waiting: dict[TopicPartition, deque[Any]] = {tp: deque() for tp in starts}
+    async with reader(clients, starts) as fetcher:
+        waiting: dict[TopicPartition, deque[Record]] = {tp: deque() for tp in starts}
         open_ = set(starts)
         while True:
             while short := [tp for tp in open_ if not waiting[tp]]:
-                await _fill(consumer, short, waiting, open_, ends)
+                await _fill(fetcher, short, waiting, open_, ends)
             ready = [tp for tp, records in waiting.items() if records]
             if not ready:
                 return
             oldest = ready[0] if len(ready) == 1 else min(ready, key=lambda tp: waiting[tp][0].timestamp)
-            yield waiting[oldest].popleft()
+            yield oldest, waiting[oldest].popleft()
 
 
 async def _fill(
-    consumer: Any,
+    fetcher: Fetcher,
     short: Sequence[TopicPartition],
-    waiting: Mapping[TopicPartition, deque[Any]],
+    waiting: Mapping[TopicPartition, deque[Record]],
     unfinished: set[TopicPartition],
     ends: Mapping[TopicPartition, int],
 ) -> None:
     """Read some more of these partitions; those that are at their end are finished."""
     async with asyncio.timeout(_PATIENCE):
         while True:
-            found = await consumer.getmany(*short, timeout_ms=_WAIT_MS, max_records=1_000)
-            for tp, records in found.items():
-                waiting[tp].extend(record for record in records if record.offset < ends[tp])
+            found = False
             for tp in short:
+                records = see(fetcher, tp)
+                found = found or bool(records)
+                waiting[tp].extend(record for record in records if record.offset < ends[tp])
                 # The last offsets may be no records: marks of transactions, or gone in compaction.
-                if await consumer.position(tp) >= ends[tp]:
+                if fetcher.position(tp) >= ends[tp]:
                     unfinished.discard(tp)
+                    fetcher.end([tp])
             if found or not unfinished.issuperset(short):
                 return
+            await fetcher.wait(_WAIT)
 
 
 async def latest(
@@ -77,8 +101,8 @@ async def latest(
 ) -> dict[tuple[int, bytes], int]:
     """Of a compacted topic: the partitions and keys that have a value, and the offset of that value."""
     found: dict[tuple[int, bytes], int] = {}
-    async for record in scan(clients, begins, ends):
-        place = (record.partition, record.key or b"")
+    async for tp, record in scan(clients, begins, ends):
+        place = (tp.partition, record.key or b"")
         if is_tombstone(record):
             found.pop(place, None)
         else:
@@ -86,17 +110,17 @@ async def latest(
     return found
 
 
-def is_tombstone(record: Any) -> bool:
+def is_tombstone(record: Record) -> bool:
     """A dead letter whose message had no body has headers; a tombstone has none."""
     return record.value is None and not record.headers
 
 
-async def records_at(clients: Clients, tp: TopicPartition, offsets: Collection[int]) -> dict[int, Any]:
+async def records_at(clients: Clients, tp: TopicPartition, offsets: Collection[int]) -> dict[int, Record]:
     """Single records of a partition. One that is no longer there is left out."""
     wanted = set(offsets)
-    found: dict[int, Any] = {}
-    begin, end = min(wanted), max(wanted) + 1
-    async for record in scan(clients, {tp: begin}, {tp: end}):
+    found: dict[int, Record] = {}
+    first, last = min(wanted), max(wanted)
+    async for _, record in scan(clients, {tp: first}, {tp: last + 1}):
         if record.offset in wanted:
             found[record.offset] = record
     return found

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
 
 from aiokafka import TopicPartition  # type: ignore[import-untyped]
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
@@ -18,7 +17,7 @@ from eventkit_kafka import codec
 from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.consume import GroupConsumer
 from eventkit_kafka.progress import WAITING, Tracker, count, decode
-from eventkit_kafka.reading import is_tombstone, latest, reader, scan
+from eventkit_kafka.reading import is_tombstone, latest, reader, scan, see
 
 _COUNTED = 200_000
 """Dead letters are counted by reading them; more records than this are not read for it."""
@@ -52,17 +51,14 @@ class Stock:
                     begins[tp] = max(begins[tp], mark.offset)
                     settled[tp] = decode(mark.offset, mark.metadata)[1]
         read = codec.decode if address.kind in ("topic", "inbox") else codec.decode_copy
-        async for record in scan(self._clients, begins, ends):
+        async for tp, record in scan(self._clients, begins, ends):
             if kept is not None:
-                if is_tombstone(record) or kept.get((record.partition, record.key or b"")) != record.offset:
+                if is_tombstone(record) or kept.get((tp.partition, record.key or b"")) != record.offset:
                     continue
-            elif any(
-                start <= record.offset < stop
-                for start, stop in settled.get(TopicPartition(topic, record.partition), ())
-            ):
+            elif any(start <= record.offset < stop for start, stop in settled.get(tp, ())):
                 continue
             message = read(address, record)
-            yield Delivery(message, f"{record.partition}:{record.offset}", None, (topic, record.partition, record.key))
+            yield Delivery(message, f"{tp.partition}:{record.offset}", None, (topic, tp.partition, record.key))
 
     async def remove(self, deliveries: Sequence[Delivery]) -> list[Exception | None]:
         """A dead letter is discarded by a record that says so; of other topics Kafka deletes no single record."""
@@ -126,12 +122,13 @@ class Stock:
         """How old the first record is that waits in each partition: one is read of each."""
         ages: dict[TopicPartition, timedelta] = {}
         try:
-            async with asyncio.timeout(_OLDEST_WAIT), reader(self._clients, waiting) as consumer:
-                for tp in waiting:
-                    found: dict[TopicPartition, list[Any]] = await consumer.getmany(tp, timeout_ms=1_000, max_records=1)
-                    for records in found.values():
-                        age = time.time() - records[0].timestamp / 1000
-                        ages[tp] = timedelta(seconds=max(age, 0.0))
+            async with asyncio.timeout(_OLDEST_WAIT), reader(self._clients, waiting) as fetcher:
+                while len(ages) < len(waiting):
+                    await fetcher.wait(_OLDEST_WAIT)
+                    for tp in fetcher.ready:
+                        for record in see(fetcher, tp, 1):
+                            ages[tp] = timedelta(seconds=max(time.time() - record.timestamp / 1000, 0.0))
+                            fetcher.end([tp])
         except (TimeoutError, KafkaError):
             pass
         return ages

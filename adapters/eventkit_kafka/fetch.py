@@ -225,8 +225,8 @@ class Fetcher:
             for topic, partitions in answer.topics:
                 for partition, code, _, *rest in partitions:
                     place, offset = asked[TopicPartition(topic, partition)]
-                    if self._places.get(place.tp) is not place:
-                        continue
+                    if self._places.get(place.tp) is not place or place.next != offset:
+                        continue  # it is no longer what is wanted
                     if code:
                         await self._refused(broker, place, for_code(code))
                     elif rest[-1]:

@@ -130,7 +130,7 @@ class Stretch:
         if data[place + 16] < 2:
             return _old(data[place:stop])
         base, _, _, _, checksum, attributes, _, first, latest, producer, _, _, count = _BATCH.unpack_from(data, place)
-        if calc_crc32c(memoryview(data)[place + _CHECKED : stop]) != checksum:
+        if calc_crc32c(data[place + _CHECKED : stop]) != checksum:
             raise CorruptRecordException("the checksum is wrong")
         while self._taken_back and self._taken_back[0][1] <= base:
             self._aborted.add(self._taken_back.popleft()[0])

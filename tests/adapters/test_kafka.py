@@ -46,7 +46,7 @@ from eventkit.adapter import (
 )
 from eventkit.errors import MessageTooLarge, NoOwner, NotProvisioned, SettingsError
 from eventkit.testing.brokers import Broker, provide
-from eventkit_kafka import KafkaAdapter, KafkaSettings, lives
+from eventkit_kafka import KafkaAdapter, KafkaSettings, codec, lives
 from eventkit_kafka.codec import milliseconds
 from eventkit_kafka.consume import GroupConsumer
 from eventkit_kafka.membership import left_behind
@@ -994,20 +994,25 @@ def test_a_physical_topic_keeps_its_name_and_foreign_records_are_read(url: str) 
     run(url, scenario)
 
 
+async def publish_what_aiokafka_cannot_read(url: str, topic: str, partition: int, **headers: str) -> None:
+    """Three records, of which the second has a header whose name is no UTF-8."""
+    producer = AIOKafkaProducer(bootstrap_servers=url.removeprefix("kafka://"))
+    await producer.start()
+    batch = producer.create_batch()
+    given = [(name, value.encode()) for name, value in headers.items()]
+    for body, name in ((b"1", "good"), (b"2", "zzzz"), (b"3", "good")):
+        batch.append(timestamp=None, key=b"k", value=body, headers=[(name, b"v"), *given])
+    raw = batch._build()
+    raw[:] = raw.replace(b"zzzz", b"z\xff\xfez")
+    struct.pack_into(">I", raw, 17, calc_crc32c(bytes(raw[21:])))
+    await (await producer.send_batch(batch, topic, partition=partition))
+    await producer.stop()
+
+
 @pytest.mark.parametrize("partition", [0, 2])
 def test_a_record_that_cannot_be_read_stops_nobody_and_loses_nothing_beside_it(url: str, partition: int) -> None:
     async def scenario(it: Bench) -> None:
-        host, topic = url.removeprefix("kafka://"), it.topic("orders")
-        producer = AIOKafkaProducer(bootstrap_servers=host)
-        await producer.start()
-        batch = producer.create_batch()
-        for body, name in ((b"1", "good"), (b"2", "zzzz"), (b"3", "good")):
-            batch.append(timestamp=None, key=b"k", value=body, headers=[(name, b"v")])
-        raw = batch._build()
-        raw[:] = raw.replace(b"zzzz", b"z\xff\xfez")
-        struct.pack_into(">I", raw, 17, calc_crc32c(bytes(raw[21:])))
-        await (await producer.send_batch(batch, topic, partition=partition))
-        await producer.stop()
+        await publish_what_aiokafka_cannot_read(url, it.topic("orders"), partition)
         await it.publish(*(message(body=b"healthy", key=str(n)) for n in range(20)))
         seen = await it.consume()  # one fetch brings them all
         await until(lambda: len(seen.got) == 23)
@@ -1015,6 +1020,36 @@ def test_a_record_that_cannot_be_read_stops_nobody_and_loses_nothing_beside_it(u
         await until_measured(it, lambda backlog: backlog.ready == 0 and backlog.in_flight == 0)
 
     run(url, scenario, partitions=3)
+
+
+@pytest.mark.parametrize("partition", [0, 2])
+def test_a_record_that_cannot_be_read_hides_nothing_from_whoever_looks_on(url: str, partition: int) -> None:
+    inbox = Address("inbox", "shipping")
+
+    async def scenario(it: Bench) -> None:
+        await publish_what_aiokafka_cannot_read(url, it.topic("shipping.inbox"), partition)
+        await it.publish(*(message(inbox, b"healthy", str(n)) for n in range(20)))
+        found = [d.message.body async for d in it.adapter.browse(inbox)]
+        assert Counter(found) == {b"healthy": 20, b"1": 1, b"2": 1, b"3": 1}
+        async with it.adapter.follow(ORDERS) as coming:
+            await publish_what_aiokafka_cannot_read(url, it.topic("orders"), partition)
+            await it.publish(*(message(ORDERS, b"healthy", str(n)) for n in range(20)))
+            followed = [(await anext(coming)).message.body for _ in range(23)]
+        assert Counter(followed) == Counter(found)
+
+    run(url, scenario, partitions=3)
+
+
+def test_a_reply_that_cannot_be_read_holds_up_no_other(url: str) -> None:
+    async def scenario(it: Bench) -> None:
+        mine = Address("reply", f"orders.{uuid.uuid4().hex}")
+        replies = await it.consume(None, group=Group("replies", (mine,)))
+        topic, partition = replies.consumer._tp  # type: ignore[attr-defined]
+        await publish_what_aiokafka_cannot_read(url, topic, partition, **{codec.REPLY: mine.name})
+        await it.publish(message(mine, b"healthy"))
+        await until(lambda: replies.bodies == [b"1", b"2", b"3", b"healthy"])
+
+    run(url, scenario)
 
 
 # replies

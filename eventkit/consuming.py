@@ -164,6 +164,14 @@ class Consuming:
                 "more, and in_order=False lets others pass",
                 *(self.group.name, waiting, len(self._held)),
             )
+        elif now > self._said_stalled + _SAY_AGAIN and (hot := self._lanes.crowding(self.budget // 2)) is not None:
+            self._said_stalled = now
+            log.warning(
+                "%s: %d of the %d messages that are held here have the key %.100s and run one after another; those "
+                "of other keys behind them wait on the broker: a finer key= for that message, or none where order does "
+                "not matter, or a topic or group of its own lets others pass; a larger concurrency= holds more",
+                *(self.group.name, hot[1], len(self._held), hot[0]),
+            )
 
     async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool], /) -> None:
         self._suspects.put_back(belongs)

@@ -98,6 +98,14 @@ class Lanes(Generic[T]):
         """Items that are to run again later, and those of their keys behind them."""
         return len(self._parked) + sum(1 + len(self._lanes[key] or ()) for key in self._asleep)
 
+    def crowding(self, more: int) -> tuple[Hashable, int] | None:
+        """The key that has more items than that here, if one has, and how many."""
+        if len(self._lanes) > more:  # each has one at least: too many keys for one of them to crowd
+            return None
+        found = max(self._lanes, key=lambda key: len(self._lanes[key] or ()), default=None)
+        many = 0 if found is None else 1 + len(self._lanes[found] or ())
+        return (found, many) if many > more else None
+
     def drop(self, keep: Callable[[T], bool]) -> list[T]:
         """Take out all waiting items that are not to be kept, and give them back."""
         dropped: list[T] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Final
 
@@ -21,6 +20,7 @@ _SILENT = 2 * _HEARTBEAT + 2.0
 """Seconds without any sign for a waiting request: it is lost."""
 _MANY = 512
 _NS = 1_000_000_000
+_BEAT = b', "idle_heartbeat": %d' % round(_HEARTBEAT * _NS)
 _pending = re.compile(rb"Nats-Pending-Messages: *(\d+)").search
 
 
@@ -87,10 +87,8 @@ class Pull:
         if len(self._requests) > _MANY:  # the oldest is filled: nothing is said of that
             del self._requests[next(iter(self._requests))]
         self.requested += batch
-        request: dict[str, int] = {"batch": batch, "expires": round(expires * _NS)}
-        if expires > 2 * _HEARTBEAT:
-            request["idle_heartbeat"] = round(_HEARTBEAT * _NS)
-        body = json.dumps(request).encode()
+        beat = _BEAT if expires > 2 * _HEARTBEAT else b""
+        body = b'{"batch": %d, "expires": %d%b}' % (batch, round(expires * _NS), beat)
         self._link.write(b"%b%b.%d %d\r\n%b\r\n" % (self._next, self._inbox, self._number, len(body), body))
 
     def came(self, now: float) -> None:

@@ -120,14 +120,17 @@ class Sources:
         if self._ended or not self._link.up.is_set():
             return
         pulls = self.pulls
-        free = self._in_flight - in_hand - sum(pull.requested for pull in pulls)
+        now = self._loop.time()
+        requested = busy = 0
+        for pull in pulls:
+            requested += pull.requested
+            busy += pull.busy_until > now
+        free = self._in_flight - in_hand - requested
         if free <= 0:
             return
-        now = self._loop.time()
         many = len(pulls)
         base = max(1, self._in_flight // (_RESERVE * many))
         extra = self._in_flight - base * many
-        busy = sum(pull.busy_until > now for pull in pulls)
         wait = self._wait if extra >= 0 else _TURN
         self._first = (self._first + 1) % many
         for pull in chain(pulls[self._first :], pulls[: self._first]):

@@ -17,6 +17,10 @@ class Told(Event, topic="told"):
     number: int
 
 
+class Step(Event, topic="steps", key="key"):
+    key: str
+
+
 class Ask(Command, service="asked"):
     number: int
 
@@ -35,6 +39,31 @@ class Slow(MemoryAdapter):
     async def publish(self, messages: Any, /) -> Any:
         await asyncio.sleep(0.05)
         return await super().publish(messages)
+
+
+@pytest.mark.parametrize(("keys", "said"), [(["hot"], True), (["hot", "hot", "cold"], True), (list("abc"), False)])
+def test_a_key_that_fills_the_room_of_its_group_is_said(
+    keys: list[str], said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service("crowded", concurrency=1)
+    go_on = asyncio.Event()
+
+    @service.handler
+    async def step(event: Step) -> None:
+        await go_on.wait()
+
+    async def main() -> None:
+        async with Bus(memory(), source="t") as bus, bus.run(service) as running:
+            await bus.publish_many([Step(key=keys[n % len(keys)]) for n in range(1_100)])
+            await eventually(lambda: running.at_work >= 1_000, "its room is full")
+            await asyncio.sleep(0)
+            go_on.set()
+            await eventually(lambda: running.counts["crowded"].handled == 1_100, "all are handled")
+
+    asyncio.run(main())
+    found = [record.getMessage() for record in caplog.records if "have the key" in record.getMessage()]
+    assert len(found) == said
+    assert not said or "have the key hot and run one after another" in found[0]
 
 
 def test_a_cancellation_left_behind_stops_no_group() -> None:

@@ -75,8 +75,8 @@ class Brief(NamedTuple):
     """How an instrument follows those messages of one handler with which all goes well: `handling`, `Handling.ended`
     and `happened` in one, at a fraction of their price."""
 
-    handled: Callable[[Message, float], None]
-    """It was, by its first attempt, in so many seconds."""
+    handled: Callable[[Message, float], None] | None = None
+    """It was, by its first attempt, in so many seconds. None: there is nothing to do."""
     begins: Callable[[Message], bool] | None = None
     """It is about to be handled. Context variables set here are seen by it, and end with it. False: this message is to
     be told of at length. None: there is nothing to do."""
@@ -233,7 +233,7 @@ class Instruments:
                 return None
             briefs.append(found)
         beginning = [brief.begins for brief in briefs if brief.begins is not None]
-        ending = [brief.handled for brief in briefs]
+        ending = [brief.handled for brief in briefs if brief.handled is not None]
 
         def begins(message: Message) -> bool:
             for asked in beginning:
@@ -251,7 +251,7 @@ class Instruments:
                 except Exception as error:  # noqa: BLE001 it is none of the message's
                     self._failed(told, error)
 
-        return Brief(handled, begins if beginning else None)
+        return Brief(handled if ending else None, begins if beginning else None)
 
     def watch(self, place: Place, other: Watch) -> Watch:
         """Tells what happened to `other` and to all that are interested."""

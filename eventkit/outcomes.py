@@ -132,7 +132,7 @@ class Outcomes:
                 await self.emitter.succeeded(entry, delivery, result, ())
         except BaseException as error:  # noqa: BLE001 whatever a handler raises is a failure of its message
             return await self._failed_first(entry, delivery, content, error, began)
-        if brief is not None:
+        if brief is not None and brief.handled is not None:
             brief.handled(message, time.perf_counter() - began)
         self.telling.counts.handled += 1
         return DONE

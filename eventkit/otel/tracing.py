@@ -127,7 +127,7 @@ class Tracing(Instrument):
         return _Handled(span, contexts.attach(trace.set_span_in_context(span)))
 
     def brief(self, place: Place, address: Address, type: str, handler: str) -> Brief | None:
-        return None if self._ask_sampler else Brief(_nothing, _begins_sampled_out)
+        return None if self._ask_sampler else Brief(begins=_begins_sampled_out)
 
     def settled(self, place: Place, arrived: Delivery, how: Settlement, error: Exception | None) -> None:
         if error is not None:
@@ -196,10 +196,6 @@ def _begins_sampled_out(message: Message) -> bool:
         return False
     contexts.attach(trace.set_span_in_context(carried.SampledOut(message.headers)))
     return True
-
-
-def _nothing(message: Message, seconds: float) -> None:
-    """It went well, and is not recorded."""
 
 
 class _Untraced:

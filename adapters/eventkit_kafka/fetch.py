@@ -24,6 +24,7 @@ from aiokafka.errors import (  # type: ignore[import-untyped]
 from aiokafka.protocol.fetch import FetchRequest  # type: ignore[import-untyped]
 from aiokafka.protocol.offset import OffsetRequest  # type: ignore[import-untyped]
 
+from eventkit_kafka.clients import unbroken
 from eventkit_kafka.layouts import Layouts
 from eventkit_kafka.records import Record, Stretch, Unreadable
 
@@ -219,7 +220,7 @@ class Fetcher:
             topics[topic].append((partition, offset, _OF_ONE))
         try:
             request = FetchRequest(wait_ms, 1, _ANSWER, _COMMITTED, list(topics.items()))
-            answer = await self._client.send(broker, request)
+            answer = await unbroken(self._client.send(broker, request))
             self.heard = time.monotonic()
             back = -3 if answer.API_VERSION >= _TAKEN_BACK_BEFORE_REPLICA else -2
             for topic, partitions in answer.topics:
@@ -272,7 +273,7 @@ class Fetcher:
 
     async def _beginning(self, broker: int, tp: TopicPartition) -> int | None:
         request = OffsetRequest(-1, _COMMITTED, [(tp.topic, [(tp.partition, _EARLIEST)])])
-        answer = await self._client.send(broker, request)
+        answer = await unbroken(self._client.send(broker, request))
         for _, partitions in answer.topics:
             for _, code, *_, offset in partitions:
                 return None if code else int(offset)

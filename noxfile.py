@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTHONS = [version for version in nox.project.python_versions(PROJECT) if version != "3"]
 BACKENDS = ["memory", "redis", "nats", "rabbit", "kafka"]
+EXTRAS = list(PROJECT["project"]["optional-dependencies"])
 CONTAINERS = ["redis", "nats"]
 NO_ENGINE = 75
 """What tests/containers/engine.py ends with where no engine can be had."""
@@ -96,6 +97,18 @@ def package(session: nox.Session) -> None:
         shutil.copytree(ROOT / "tests", elsewhere / "tests", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", elsewhere)
         session.run("pytest", "--backend", "memory", "tests/unit", "tests/contract", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("extra", EXTRAS, ids=EXTRAS)
+def extras(session: nox.Session, extra: str) -> None:
+    """Each extra alone, from the wheel: what it brings is enough for what it is for."""
+    built = Path(session.create_tmp()).resolve()
+    session.install("build")
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(built), ".", silent=True)
+    session.install("--force-reinstall", f"{next(built.glob('*.whl'))}[{extra}]")
+    with session.chdir(built):  # where no source tree can stand in for the wheel
+        session.run("python", ROOT / "tests" / "packaging" / "alone.py", extra)
 
 
 @nox.session

@@ -139,7 +139,9 @@ async def test_what_is_past_its_retention_is_forgotten(store_of: Stores) -> None
         for number in range(50):
             attempt = await store.begin(Mark("shipping", "shop", str(number)))
             await attempt.commit(Handled())
-        assert await store.begin(Mark("shipping", "shop", "0")) == Handled()
+        assert await store.begin(Mark("shipping", "shop", "49")) == Handled(), (
+            "the last one: on a busy machine fifty take a while"
+        )
         begun: list[object] = [Handled()]
         while isinstance(begun[-1], Handled):
             begun.append(await store.begin(Mark("shipping", "shop", "1")))

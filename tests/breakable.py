@@ -6,7 +6,7 @@ import asyncio
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
@@ -68,7 +68,7 @@ class Breakable:
         self.cut = self.proxy.cut
         self._set = dict(_SETTINGS[self.name])
 
-    def with_lease(self, seconds: float, /) -> Breakable:
+    def with_lease(self, seconds: float, /) -> Self:
         name, part = _LEASE_SETTINGS[self.name]
         same = copy.copy(self)
         same.lease = seconds

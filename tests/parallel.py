@@ -19,7 +19,14 @@ from tests.ledger import Ledger
 from tests.wanted import wanted
 
 _CONTRACT = "tests/contract/test_contract.py"
-_LONGEST = ("contract kafka", "contract rabbit", "tests/adapters/test_kafka.py", "contract nats", "contract redis")
+_LONGEST = (
+    "contract kafka",
+    "contract rabbit",
+    "tests/adapters/test_kafka.py",
+    "tests/rig/test_rig.py",
+    "contract nats",
+    "contract redis",
+)
 """What runs first, so that no process is left alone with it at the end."""
 _SHARING = ("tests/asyncapi", "tests/faults", "tests/once", "tests/security", "tests/web")
 """Folders whose files share what is made once a run, such as servers with certificates, or what npm has installed."""

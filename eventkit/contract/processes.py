@@ -70,7 +70,7 @@ async def replica(
     found = Replica(process)
     reading = asyncio.ensure_future(found.read())
     try:
-        await eventually(lambda: "ready" in found.told or reading.done(), "the replica is ready", 30.0)
+        await eventually(lambda: "ready" in found.told or reading.done(), "the replica is ready", 60.0)
         assert "ready" in found.told or may_die, "the replica ended at its start"
         yield found
     finally:

@@ -24,6 +24,14 @@ class About(NamedTuple):
     number: int
 
 
+class _Began(NamedTuple):
+    """A message of an ordered key that began."""
+
+    number: int
+    when: float
+    suspect: bool
+
+
 @dataclass
 class Count:
     """What a run has shown."""
@@ -39,7 +47,8 @@ class Count:
     out_of_order: list[str] = field(default_factory=list)
     """Of one key, in one life of a replica, where order is promised."""
     overtaken: int = 0
-    """The same while processes and brokers failed, where the order across replicas is not promised."""
+    """The same while processes and brokers failed, where the order across replicas is not promised; of suspects, which
+    have none; and of repeats."""
     wrong_letters: list[str] = field(default_factory=list)
     overtried: list[str] = field(default_factory=list)
     """Attempts past the policy's last."""
@@ -57,8 +66,9 @@ class Checker:
         """When each was sent, of those that were acknowledged."""
         self._sent: dict[tuple[str, str, int], float] = {}
         self._ended: Counter[About] = Counter()
-        self._began: dict[str, dict[tuple[str, str], list[int]]] = defaultdict(lambda: defaultdict(list))
+        self._began: dict[str, dict[tuple[str, str], list[_Began]]] = defaultdict(lambda: defaultdict(list))
         """By life, group and key: the ordered ones, each where it began for the first time there."""
+        self._first_end: dict[About, float] = {}
         self._seen: dict[str, set[About]] = defaultdict(set)
         self._overtried: list[str] = []
         self._missing: set[About] = set()
@@ -81,18 +91,19 @@ class Checker:
                 if word == "ended":
                     self._ended[about] += 1
                     self.handled += 1
+                    self._first_end[about] = min(when, self._first_end.get(about, when))
                     self._missing.discard(about)
                 else:
-                    self._take_began(life, about, int(rest[4]))
+                    self._take_began(life, about, int(rest[4]), _Began(about.number, when, rest[5] == "retry"))
             else:
                 self.words[word][life] = " ".join(rest)
 
-    def _take_began(self, life: str, about: About, attempt: int) -> None:
+    def _take_began(self, life: str, about: About, attempt: int, began: _Began) -> None:
         if attempt > ATTEMPTS:
             self._overtried.append(f"{about} on attempt {attempt} in {life}")
         if about.what == "ordered" and about not in self._seen[life]:
             self._seen[life].add(about)
-            self._began[life][about.group, about.key].append(about.number)
+            self._began[life][about.group, about.key].append(began)
 
     def missing(self, letters: Collection[About] = ()) -> set[About]:
         """What was acknowledged and is not handled yet; those that end as dead letters only with `letters`."""
@@ -115,24 +126,30 @@ class Checker:
         found.handled = len(needed) - len(found.lost)
         found.duplicated = sum(count - 1 for counter in (self._ended, given_up) for count in counter.values())
         found.overtried = self._overtried
-        for text, was_calm in self._inversions(calm):
-            if was_calm or across_replicas:
+        for text, promised in self._inversions(calm, across_replicas):
+            if promised:
                 found.out_of_order.append(text)
             else:
                 found.overtaken += 1
         return found
 
-    def _inversions(self, calm: float) -> Iterator[tuple[str, bool]]:
-        """Each message that began after a later one of its key, of those that were acknowledged; was all calm?"""
+    def _inversions(self, calm: float, across_replicas: bool) -> Iterator[tuple[str, bool]]:
+        """Each message that began after a later one of its key, of those that were acknowledged; was order promised?
+
+        Not while things failed, where replicas do not keep it; never of suspects; nor of what some replica had handled
+        before, in order, and that only came again.
+        """
         for life, by_key in self._began.items():
-            for (group, key), numbers in by_key.items():
+            for (group, key), all_ in by_key.items():
                 highest = -1
-                for number in numbers:
+                for number, when, suspect in all_:
                     sent = self.acked.get(("ordered", key, number))
                     if sent is None:
                         continue
                     if number < highest:
-                        yield f"{group} {key}: {number} after {highest} in {life}", sent >= calm
+                        again = self._first_end.get(About(group, "ordered", key, number), when) < when
+                        promised = (sent >= calm or across_replicas) and not suspect and not again
+                        yield f"{group} {key}: {number} after {highest} in {life}", promised
                     highest = max(highest, number)
 
 

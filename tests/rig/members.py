@@ -53,7 +53,7 @@ class Member:
         """As the kernel does when memory is short."""
         self._send(signal.SIGKILL)
         if self._process is not None:
-            self._process.wait(10)
+            self._process.wait(30)
 
     def pause(self) -> None:
         """It stands still until `resume`: as in a virtual machine that is moved, or swapped out."""

@@ -35,7 +35,7 @@ def row(result: Result, version: str) -> str:
         result.left,
         len(count.wrong_letters) + len(count.overtried),
         len(count.out_of_order),
-        f"{count.overtaken:,}" if result.overtakes else "-",
+        f"{count.overtaken:,}",
         f"{count.duplicated:,}",
         f"{count.unknown:,}",
         f"{result.drained:.0f} s",

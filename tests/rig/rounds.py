@@ -54,7 +54,7 @@ class Round(NamedTuple):
         return f"kill {self.kills}" + (f", {self.also} for {self.lasts:.1f} s" if self.also else "")
 
 
-STOP = 20.0
+STOP = 60.0
 """Seconds within which a process ends that is told to."""
 
 

@@ -26,11 +26,11 @@ from tests.rig.rounds import ONE_SERVER, Killable, Round, Weights, draw, play
 from tests.rig.work import AUDIT, COMMAND, SERVICE, Do, Told, service
 
 REPLICAS, PRODUCERS = 2, 2
-READY = 60.0
+READY = 120.0
 """Seconds that a process may take from its start until it works."""
 BEHIND, CATCH_UP = 500, 10.0
 """So many messages may be under way when a round begins; more are given so many seconds to become fewer."""
-FLOWS = 60.0
+FLOWS = 120.0
 """Seconds after a failure within which publishing and handling go on."""
 ENDED = GREEN + 40.0
 """Seconds after SIGTERM within which a process has ended, at the end of a run."""

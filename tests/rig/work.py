@@ -54,6 +54,12 @@ def seconds(key: str, number: int) -> float:
     return 0.4 if place == 0 else place / 5_000
 
 
+def came(context: Context) -> str:
+    """By which kind of address. What never fails and has no delay comes by `retry` as a suspect only: one that may have
+    killed its process, which is tried out of its turn."""
+    return context.delivery.message.address.kind
+
+
 def service(journal: Journal) -> Service:
     """The service that each replica runs."""
     retry = Retry(attempts=ATTEMPTS, first_delay=timedelta(seconds=0.3), factor=1.5)
@@ -65,7 +71,7 @@ def service(journal: Journal) -> Service:
     @found.handler
     async def told(event: Told, context: Context) -> Followed | None:
         about = (SERVICE, event.what, event.key, event.number)
-        journal.write("began", *about, context.attempt)
+        journal.write("began", *about, context.attempt, came(context))
         await asyncio.sleep(seconds(event.key, event.number))
         if event.what == "doomed":
             raise GiveUp("asked for")
@@ -77,13 +83,13 @@ def service(journal: Journal) -> Service:
     @found.handler
     async def do(command: Do, context: Context) -> None:
         about = (SERVICE, COMMAND, command.key, command.number)
-        journal.write("began", *about, context.attempt)
+        journal.write("began", *about, context.attempt, came(context))
         await asyncio.sleep(seconds(command.key, command.number))
         journal.write("ended", *about)
 
     @found.handler(group="audit")
     async def audit(event: Told, context: Context) -> None:
-        journal.write("began", AUDIT, event.what, event.key, event.number, context.attempt)
+        journal.write("began", AUDIT, event.what, event.key, event.number, context.attempt, came(context))
         journal.write("ended", AUDIT, event.what, event.key, event.number)
 
     @found.handler(group="audit")

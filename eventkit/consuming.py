@@ -201,11 +201,31 @@ class Consuming:
     # stopping
 
     async def stop(self, timeout: float) -> None:
-        """Finish what runs within `timeout` seconds, give back the rest untried, stop the consumer."""
-        ends = time.monotonic() + timeout
+        """Finish what runs within `timeout` seconds, give back the rest untried, stop the consumer.
+
+        Cancelled, it ends at once: what is held comes again when the broker notices that nobody works on it.
+        """
         consumer = self._consumer
         if consumer is None:
             return
+        try:
+            await self._stop(consumer, timeout)
+        except asyncio.CancelledError:
+            # `asyncio.run` cancels each task once more and waits for it: a worker must not go on with its next message
+            self._outcomes.aborting = True
+            self._lanes.cancel()
+            self._suspects.cancel()
+            if self._held:
+                log.warning(
+                    "%s: the stop was cut off; %d messages that are held here come again",
+                    self.group.name,
+                    len(self._held),
+                )
+            raise
+        self._consumer = None
+
+    async def _stop(self, consumer: Consumer, timeout: float) -> None:
+        ends = time.monotonic() + timeout
         self._stopping = True
         await self._suspects.close(timeout)
         consumer.pause()
@@ -235,7 +255,6 @@ class Consuming:
             self._give_back(consumer, delivery)
         self._held.clear()
         await consumer.stop(max(ends - time.monotonic(), 1.0))
-        self._consumer = None
 
     def _give_back(self, consumer: Consumer, delivery: Delivery) -> None:
         consumer.settle(delivery, self._suspects.given_back(delivery))

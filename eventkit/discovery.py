@@ -80,9 +80,7 @@ def _make(what: str, name: str, service: str) -> Instrument:
     try:
         make: Callable[..., Instrument] = point.load()
     except ImportError as error:
-        raise SettingsError(
-            f"{variable}={name}: what it needs is not installed ({error}): pip install '{_DISTRIBUTION}[{name}]'"
-        ) from error
+        raise SettingsError(f"{variable}={name}: what it needs is not installed: {error}") from error
     return make(service=service) if "service" in inspect.signature(make).parameters else make()
 
 

@@ -12,7 +12,7 @@ import asyncio
 import functools
 import types
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Hashable
+from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
 from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar
 
@@ -161,12 +161,17 @@ class Lanes(Generic[T]):
 
     async def close(self) -> None:
         """End the workers: cancels what runs, and waits until it has ended."""
+        workers = self.cancel()
+        if workers:
+            await asyncio.wait(workers)
+
+    def cancel(self) -> Sequence[asyncio.Task[None]]:
+        """Cancel what runs. The workers that end."""
         self._closed = True
         workers = list(self._workers)
         for worker in workers:
             worker.cancel()
-        if workers:
-            await asyncio.wait(workers)
+        return workers
 
     def _wake(self) -> None:
         """One more worker, if the limit allows."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from datetime import timedelta
@@ -223,13 +223,18 @@ class Suspects:
 
     async def stop(self) -> None:
         """Cancel what runs alone. It is put back."""
+        tasks = self.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def cancel(self) -> Sequence[asyncio.Task[None]]:
+        """Cancel what runs alone, and what waits for it. The tasks that end."""
         if self._look is not None:
             self._look.cancel()
         tasks = [*self._running, *(task for task in (self._clearing, self._trying) if task is not None)]
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        return tasks
 
     # waiting for a trial
 

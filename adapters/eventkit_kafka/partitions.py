@@ -14,8 +14,6 @@ DELAYS = (1.0, 5.0, 30.0, 120.0, 600.0, 3600.0)
 """Seconds. A retry topic has a class of partitions for each, and one for what waits longer: messages of one class are
 due nearly in the order they came, so that a late one at the head holds up few behind it."""
 CLASSES = len(DELAYS) + 1
-HOP = DELAYS[-1]
-"""In the open class a message waits this long at most; then it is published again with what remains."""
 
 
 @lru_cache(maxsize=65536)

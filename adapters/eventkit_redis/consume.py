@@ -21,7 +21,7 @@ from eventkit_redis.link import Link, command, script
 from eventkit_redis.readers import Presence
 from eventkit_redis.settings import RedisSettings
 from eventkit_redis.settle import FREE, FREE_IDLE, Settler
-from eventkit_redis.source import Source
+from eventkit_redis.source import Source, Token
 from eventkit_redis.trim import Trimmer, Warden
 
 log = logging.getLogger("eventkit.redis")
@@ -63,6 +63,7 @@ class StreamConsumer:
         self._settler.parked = self._ripener.look
         self._leases = Leases(links.upkeep, name, me, sources, settings)
         self._settler.freed = self._leases.freed = self._freed
+        self._leases.gone = self._lost
         self._settler.sure = self._leases.sure
         self._presence = Presence(links.upkeep, keys.readers(group.name), me)
         self._warden = Warden(links.upkeep, keys, trimmer, name, sources)
@@ -89,6 +90,7 @@ class StreamConsumer:
         self._free = list(sources)
         """Of these what was given back is fetched before anything new, which was published later."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._dropping: set[asyncio.Task[None]] = set()
         self.recreated = 0
         """How often the group was gone from Redis and made again."""
         self.vanished = 0
@@ -112,6 +114,14 @@ class StreamConsumer:
         if self._starved:
             self._starved = False
             self._space.set()
+
+    def _lost(self, tokens: Sequence[Token]) -> None:
+        """Others have these: what has not begun runs there, and not here, too."""
+        gone = {id(token): token for token in tokens}
+        drop = self._receive.revoked(lambda delivery: id(delivery.token) in gone, lambda _: False)
+        task = asyncio.get_running_loop().create_task(drop, name=f"eventkit-redis-drop-{self._group}")
+        self._dropping.add(task)
+        task.add_done_callback(self._dropping.discard)
 
     def settle(self, delivery: Delivery, how: Settlement) -> None:
         self._settler.settle(delivery, how)
@@ -141,9 +151,10 @@ class StreamConsumer:
                 *(self._group, error or "no time left"),
             )
         finally:
-            for task in self._tasks:
+            tasks = [*self._tasks, *self._dropping]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._settler.stop()
             for source in self._sources:
                 source.held.clear()

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from eventkit_redis import scripts as lua
 from eventkit_redis.link import Link, script
 from eventkit_redis.settings import RedisSettings
-from eventkit_redis.source import Source
+from eventkit_redis.source import Source, Token
 
 log = logging.getLogger("eventkit.redis")
 
@@ -36,6 +36,8 @@ class Leases:
         self._renewed = asyncio.get_running_loop().time()
         self.freed: Callable[[int], None] = lambda count: None
         """Told how many are no longer held."""
+        self.gone: Callable[[Sequence[Token]], None] = lambda tokens: None
+        """Told which of those that were ours others have: they run there."""
         self.lost = 0
         """Deliveries that another consumer took over while they were ours."""
 
@@ -70,8 +72,12 @@ class Leases:
                 about.append(source)
                 tokens.append({entry: source.held.get(entry) for entry in chunk})
         if wire:
-            for source, asked, lost in zip(about, tokens, await link.ask(*wire), strict=True):
-                self._forget(source, asked, lost)
+            there: list[Token] = []
+            for source, asked, (lost, in_stream) in zip(about, tokens, await link.ask(*wire), strict=True):
+                forgotten = self._forget(source, asked, lost)
+                there += [forgotten[entry] for entry in in_stream if entry in forgotten]
+            if there:
+                self.gone(there)
         self._renewed = began
 
     def take_over(self, source: Source, count: int) -> bytes:
@@ -79,10 +85,10 @@ class Leases:
         least = int(self._lease * 1000)
         return script(lua.TAKE_OVER, (source.key,), self._group, self._consumer, least, source.cursor, count)
 
-    def _forget(self, source: Source, asked: dict[bytes, object], lost: Sequence[bytes]) -> None:
+    def _forget(self, source: Source, asked: dict[bytes, object], lost: Sequence[bytes]) -> dict[bytes, Token]:
+        """The lost ones that were held until now."""
         gone = [entry for entry in lost if asked[entry] is not None and source.held.get(entry) is asked[entry]]
-        for entry in gone:
-            del source.held[entry]
+        forgotten = {entry: source.held.pop(entry) for entry in gone}
         if gone:
             self.lost += len(gone)
             self.freed(len(gone))
@@ -91,3 +97,4 @@ class Leases:
                 "this process was not heard of for %g s. They may be handled twice.",
                 *(len(gone), source.key, self._group, self._lease),
             )
+        return forgotten

@@ -31,13 +31,16 @@ return done
 
 RENEW: Final = f"""#!lua flags=allow-oom
 {_MINE}
-local lost = {{}}
+local lost, there = {{}}, {{}}
 local claim = {{'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0}}
 for i = 4, #ARGV do
   local id = ARGV[i]
   if mine(KEYS[1], ARGV[1], ARGV[2], id) then
     claim[#claim + 1] = id
-  elseif ARGV[3] == '1' or #redis.call('XRANGE', KEYS[1], id, id) > 0 then
+  elseif #redis.call('XRANGE', KEYS[1], id, id) > 0 then
+    lost[#lost + 1] = id
+    there[#there + 1] = id
+  elseif ARGV[3] == '1' then
     lost[#lost + 1] = id
   end
 end
@@ -45,10 +48,11 @@ if #claim > 5 then
   claim[#claim + 1] = 'JUSTID'
   redis.call(unpack(claim))
 end
-return lost
+return {{lost, there}}
 """
 """KEYS stream. ARGV group, consumer, are finished entries deleted 0|1, ids. Returns those that somebody else has or
-finished; XCLAIM by itself would steal them back. One that was trimmed is nobody else's, so it stays with us."""
+finished; XCLAIM by itself would steal them back; and which of them are in the stream. One that was trimmed is nobody
+else's, so it stays with us."""
 
 RELEASE: Final = f"""#!lua flags=allow-oom
 {_MINE}

@@ -3,7 +3,12 @@
 `EVENTKIT_TRACING=otel` and `EVENTKIT_METRICS=otel` turn them on, or `connect(instruments=[Tracing(), Metrics()])`.
 """
 
-from eventkit.otel.metrics import Metrics
-from eventkit.otel.tracing import Tracing
+try:
+    from eventkit.otel.metrics import Metrics
+    from eventkit.otel.tracing import Tracing
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"eventkit.otel needs OpenTelemetry ({error}): pip install 'faststream-eventkit[otel]'"
+    ) from error
 
 __all__ = ["Metrics", "Tracing"]

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ import pytest
 import redis.asyncio as redis
 from pydantic import SecretStr
 
+from eventkit import Bus, Event, Service
 from eventkit import headers as h
 from eventkit.adapter import (
     DONE,
@@ -662,6 +664,39 @@ def test_pending_messages_that_were_trimmed_are_counted(url: str) -> None:
         await until(lambda: inbox.consumer.vanished == 5)
         assert inbox.got == []
         assert (await adapter.measure(GROUP)).in_flight == 0
+
+    on(url, check)
+
+
+class Task(Event, topic="orders", key="key"):
+    number: int
+    key: str
+
+
+def test_what_another_took_over_before_it_began_runs_once(url: str) -> None:
+    async def check(b: Bed) -> None:
+        ran: Counter[int] = Counter()
+        go_on = asyncio.Event()
+        service = Service("shipping", concurrency=4)
+
+        @service.handler
+        async def handle(event: Task) -> None:
+            ran[event.number] += 1
+            await go_on.wait()
+
+        adapter = made(b.url, b.namespace, lease=timedelta(seconds=1))
+        async with Bus(adapter, source="test") as bus, bus.run(service) as running:
+            await bus.publish_many([Task(number=n, key=f"k{n % 10}") for n in range(40)])
+            await until(lambda: len(ran) == 4)
+            assert [group.in_flight for group in running.states()] == [40]
+            key, group = b.key("orders"), b.key("shipping")
+            pending = await b.raw.xpending_range(key, group, "-", "+", 100)
+            ids = [one["message_id"] for one in pending]
+            assert len(await b.raw.xclaim(key, group, "another", 0, ids)) == 40
+            await until(lambda: [group.in_flight for group in running.states()] == [4])
+            go_on.set()
+            await until(lambda: len(ran) == 40, within=15.0)
+        assert {number for number, count in ran.items() if count > 1} <= set(range(4)), ran
 
     on(url, check)
 

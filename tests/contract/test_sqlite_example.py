@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sqlite3
 from collections.abc import Mapping
@@ -34,9 +35,9 @@ class SqliteFile:
     """A backend of the contract, which is its own broker to break."""
 
     name = "sqlite"
-    lease = _LEASE
 
     def __init__(self, folder: Path) -> None:
+        self.lease = _LEASE
         self._folder = folder
         self._file = folder / "broker.db"
         information = folder / "sqlite_example-1.dist-info"  # as an installed distribution would have it
@@ -47,10 +48,10 @@ class SqliteFile:
         )
 
     def adapter(self, namespace: str, /) -> Adapter:
-        return self._adapter(namespace, self._file, _LEASE)
+        return self._adapter(namespace, self._file, self.lease)
 
     def unreachable(self, namespace: str, /) -> Adapter | None:
-        return self._adapter(namespace, self._folder / "no such folder" / "broker.db", _LEASE)
+        return self._adapter(namespace, self._folder / "no such folder" / "broker.db", self.lease)
 
     def _adapter(self, namespace: str, file: Path, lease: float) -> Adapter:
         settings = SqliteSettings(lease=timedelta(seconds=lease))
@@ -59,12 +60,17 @@ class SqliteFile:
     def faults(self) -> SqliteFile:
         return self
 
+    def with_lease(self, seconds: float, /) -> SqliteFile:
+        same = copy.copy(self)
+        same.lease = seconds
+        return same
+
     def environment(self, namespace: str, /) -> Mapping[str, str]:
         return {
             "EVENTKIT_BROKER": "sqlite",
             "EVENTKIT_URL": f"sqlite:///{self._file}",
             "EVENTKIT_NAMESPACE": namespace,
-            "EVENTKIT_SQLITE__LEASE": f"PT{_LEASE}S",
+            "EVENTKIT_SQLITE__LEASE": f"PT{self.lease}S",
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(self._folder)]),
         }
 

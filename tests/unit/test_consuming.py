@@ -41,6 +41,39 @@ class Slow(MemoryAdapter):
         return await super().publish(messages)
 
 
+def test_a_stop_that_is_cancelled_begins_nothing_more(caplog: pytest.LogCaptureFixture) -> None:
+    """As by a second Ctrl-C: `asyncio.run` then waits for all tasks."""
+    began: list[int] = []
+    service = Service("busy", concurrency=1)
+
+    @service.handler
+    async def told(event: Told) -> None:
+        began.append(event.number)
+        await asyncio.sleep(2)
+
+    async def main() -> None:
+        async with Bus(memory(), source="t") as bus:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3), bus.run(service):
+                    await bus.publish_many([Told(number=n) for n in range(3)])
+                    await eventually(lambda: began, "one runs")
+
+    async def wait_for(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+        return (await asyncio.wait(tasks, timeout=3))[1] if tasks else set()
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(main())
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        assert not loop.run_until_complete(wait_for(left))
+    finally:
+        loop.close()
+    assert began == [0]
+    assert "busy: the stop was cut off; 1 messages that are held here come again" in caplog.messages
+
+
 @pytest.mark.parametrize(("keys", "said"), [(["hot"], True), (["hot", "hot", "cold"], True), (list("abc"), False)])
 def test_a_key_that_fills_the_room_of_its_group_is_said(
     keys: list[str], said: bool, caplog: pytest.LogCaptureFixture

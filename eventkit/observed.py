@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Generic, NamedTuple, TypeVar
 
 from eventkit.adapter import Backlog
-from eventkit.instruments import Consumers, GroupState, Outbox, OutboxState, Place
+from eventkit.instruments import Consumers, GroupState, Instrument, Outbox, OutboxState, Place
 
 log = logging.getLogger("eventkit")
 
@@ -104,6 +104,25 @@ class Observed:
 
     def _all(self) -> Sequence[_Asked[Mapping[Place, Backlog]] | _Asked[OutboxState]]:
         return [*(asked for _, asked in list(self._consumers.values())), *(a for _, a in list(self._outboxes.values()))]
+
+
+class Observing(Instrument):
+    """An instrument that can say what runs now."""
+
+    def __init__(self, every: timedelta) -> None:
+        self._observed = Observed(every)
+
+    def started(self, consumers: Consumers) -> None:
+        self._observed.started(consumers)
+
+    def stopped(self, consumers: Consumers) -> None:
+        self._observed.stopped(consumers)
+
+    def relaying(self, place: Place, outbox: Outbox) -> None:
+        self._observed.relaying(place, outbox)
+
+    def relayed(self, place: Place, outbox: Outbox) -> None:
+        self._observed.relayed(place, outbox)
 
 
 def _together(states: Sequence[GroupState], backlog: Backlog | None) -> Group:

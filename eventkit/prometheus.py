@@ -19,8 +19,8 @@ from eventkit import headers as h
 from eventkit.adapter import Address, Message
 from eventkit.copies import Reason
 from eventkit.errors import DeclarationError
-from eventkit.instruments import Attempt, Brief, Consumers, Handling, Instrument, Outbox, Page, Place, Sending
-from eventkit.observed import BACKLOG, EVERY, Group, Observed, Waiting
+from eventkit.instruments import Attempt, Brief, Consumers, Handling, Page, Place, Sending
+from eventkit.observed import BACKLOG, EVERY, Group, Observed, Observing, Waiting
 from eventkit.publishing import permanent
 from eventkit.tallies import OTHER, Histogram, OfPlace, OfType, Tallies
 from eventkit.watching import Happened, What
@@ -41,15 +41,15 @@ _CONFIRMED, _REFUSED, _UNKNOWN = "confirmed", "refused", "unknown"
 _OUTCOMES = tuple(what for what in What if what not in (What.PUBLISHED, What.SENT))
 
 
-class Metrics(Instrument):
+class Metrics(Observing):
     """One for a process, given to all its buses; a registry takes only one."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY, *, backlog_every: timedelta = EVERY) -> None:
         """`backlog_every`: brokers are asked for backlogs, and databases for outboxes, when metrics are collected, and
         no more often than that."""
+        super().__init__(backlog_every)
         self._tallies = Tallies()
         self._registry = registry
-        self._observed = Observed(backlog_every)
         try:
             registry.register(_Collector(self._tallies, self._observed))
         except ValueError as error:
@@ -97,20 +97,11 @@ class Metrics(Instrument):
         self._tallies.of(place).requests.observe(seconds)
 
     def started(self, consumers: Consumers) -> None:
-        self._observed.started(consumers)
+        super().started(consumers)
         for state in consumers.states():
             mine = self._tallies.of(state.place)
             for name in state.types:  # told as 0 before anything happens, or the first of each would be missed
                 self._tallies.type(mine, name)
-
-    def stopped(self, consumers: Consumers) -> None:
-        self._observed.stopped(consumers)
-
-    def relaying(self, place: Place, outbox: Outbox) -> None:
-        self._observed.relaying(place, outbox)
-
-    def relayed(self, place: Place, outbox: Outbox) -> None:
-        self._observed.relayed(place, outbox)
 
     async def page(self) -> Page:
         await self._observed.ask()

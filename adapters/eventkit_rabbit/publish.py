@@ -13,6 +13,7 @@ from aiormq import exceptions as amqp
 
 from eventkit.errors import Closed, MessageTooLarge
 from eventkit_rabbit.confirms import Answer, Call, Channel, Job
+from eventkit_rabbit.encode import SHORT
 from eventkit_rabbit.link import Link
 
 log = logging.getLogger("eventkit.rabbit")
@@ -29,15 +30,14 @@ _GLANCE = 0.005
 _REFUSING, _REFUSING_REPLIES = 1.0, 10.0
 """Seconds for which a channel is kept at least, though the broker refuses on it: what is full refuses on each."""
 _TOO_LARGE = re.compile(r"message size \d+ is larger than (?:the )?configured max(?:imum)? size (\d+)")
-_KEY = 255
 
 
 def routing_key(type_: str) -> str:
     """The type, cut if it is too long for AMQP."""
     raw = type_.encode(errors="replace")
-    if len(raw) <= _KEY:
+    if len(raw) <= SHORT:
         return type_ if len(raw) == len(type_) else raw.decode()
-    return f"{raw[: _KEY - 14].decode(errors='ignore')}-{hashlib.sha256(raw).hexdigest()[:10]}"
+    return f"{raw[: SHORT - 14].decode(errors='ignore')}-{hashlib.sha256(raw).hexdigest()[:10]}"
 
 
 class Publisher:

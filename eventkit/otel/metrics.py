@@ -16,8 +16,8 @@ from opentelemetry import metrics, trace
 from opentelemetry.metrics import Histogram, MeterProvider, Observation
 
 from eventkit.adapter import Address, Message
-from eventkit.instruments import Attempt, Brief, Consumers, Handling, Instrument, Outbox, Place, Sending
-from eventkit.observed import EVERY, Observed
+from eventkit.instruments import Attempt, Brief, Handling, Place, Sending
+from eventkit.observed import EVERY, Observing
 from eventkit.otel import attributes as a
 from eventkit.otel import gauges
 from eventkit.otel.series import BUCKETS, SCOPE, Label, Series
@@ -43,7 +43,7 @@ DURATIONS = {"send": _CALL, "receive": _CALL, "process": _HANDLING}
 """By the kind of the operation."""
 
 
-class Metrics(Instrument):
+class Metrics(Observing):
     """Counters and histograms of what goes through a bus. One may serve several."""
 
     def __init__(
@@ -55,6 +55,7 @@ class Metrics(Instrument):
         costs to record them in the SDK, where they are recorded without it. `backlog_every`: brokers are asked for
         backlogs, and databases for outboxes, when metrics are collected, and no more often than that.
         """
+        super().__init__(backlog_every)
         meter = metrics.get_meter(SCOPE, version("faststream-eventkit"), provider, a.SCHEMA)
         self._series: PerThread[Label, Series] = PerThread(Series)
         self._histograms: dict[Duration, Histogram] = {}
@@ -72,25 +73,12 @@ class Metrics(Instrument):
             "{message}",
             "Messages that were handed to a handler, each attempt",
         )
-        self._observed = Observed(backlog_every)
         gauges.make(meter, self._observed)
         if reader is None or not reader.take(self._series.sum):
             self._histograms = {
                 one: meter.create_histogram(one.name, "s", one.description, explicit_bucket_boundaries_advisory=BUCKETS)
                 for one in (_CALL, _HANDLING)
             }
-
-    def started(self, consumers: Consumers) -> None:
-        self._observed.started(consumers)
-
-    def stopped(self, consumers: Consumers) -> None:
-        self._observed.stopped(consumers)
-
-    def relaying(self, place: Place, outbox: Outbox) -> None:
-        self._observed.relaying(place, outbox)
-
-    def relayed(self, place: Place, outbox: Outbox) -> None:
-        self._observed.relayed(place, outbox)
 
     def sending(self, place: Place, messages: Sequence[Message], forwarded: bool) -> Sending | None:
         return _Sending(self, place, messages)

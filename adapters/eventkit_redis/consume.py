@@ -53,7 +53,7 @@ class StreamConsumer:
         settings = links.settings
         self._group = name = keys.group(group)
         self._consumer = me = f"{client}-{uuid.uuid4().hex[:8]}"
-        self._sources = sources = [Source(address, keys.stream(address)) for address in (*group.sources, group.retry)]
+        self._sources = sources = [Source(address, keys) for address in (*group.sources, group.retry)]
         self._link = links.reading
         self._upkeep = links.upkeep
         retry = keys.stream(group.retry)

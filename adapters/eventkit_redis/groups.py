@@ -47,7 +47,8 @@ async def disband(link: Link, keys: Keys, name: str) -> None:
             *(command("XGROUP", "DESTROY", topic, group) for topic in topics),
             *(command("HDEL", keys.gaps(topic), f"{group}:from", f"{group}:to") for topic in topics),
         )
-    rest = (own[0], own[1], keys.due(name), keys.waiting(name), keys.readers(name))
+    taken = [keys.taken(stream) for stream in own[:2]]
+    rest = (own[0], own[1], *taken, keys.due(name), keys.waiting(name), keys.readers(name))
     await link.ask(*(command("UNLINK", key) for key in rest))
     await link.ask(command("UNLINK", own[2]))
 

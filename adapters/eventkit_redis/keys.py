@@ -34,6 +34,11 @@ class Keys:
         """Hash: the envelopes of those in `due`."""
         return f"{{{self._naming.group(group)}}}.retry.waiting"
 
+    def taken(self, stream: str) -> str:
+        """Sorted set: what a consumer took over from another in a stream whose finished entries are deleted, by the
+        time in ms at which that is forgotten. One that is neither here nor in the stream Redis has lost."""
+        return f"{stream}.taken"
+
     def readers(self, group: str) -> str:
         """Sorted set: the consumers that read the group, by the time in ms at which they are forgotten."""
         return f"{{{self._naming.group(group)}}}.readers"

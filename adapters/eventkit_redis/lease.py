@@ -18,6 +18,9 @@ log = logging.getLogger("eventkit.redis")
 
 _CHUNK: Final = 500
 _AFTER_ERROR: Final = 0.25
+_TAKEN: Final = 3600 * 1000
+"""For so many ms at least it is known that a message was taken over: a process that stood still for longer may repeat
+one that another has finished."""
 SLOWEST: Final = 10.0
 """Seconds within which a command is carried out, or its connection given up."""
 
@@ -68,7 +71,7 @@ class Leases:
             for at in range(0, len(ids), _CHUNK):
                 chunk = ids[at : at + _CHUNK]
                 about_it = (self._group, self._consumer, int(source.deletes))
-                wire.append(script(lua.RENEW, (source.key,), *about_it, *chunk))
+                wire.append(script(lua.RENEW, (source.key, source.taken), *about_it, *chunk))
                 about.append(source)
                 tokens.append({entry: source.held.get(entry) for entry in chunk})
         if wire:
@@ -83,7 +86,9 @@ class Leases:
     def take_over(self, source: Source, count: int) -> bytes:
         """The command that gives this consumer what nobody renewed."""
         least = int(self._lease * 1000)
-        return script(lua.TAKE_OVER, (source.key,), self._group, self._consumer, least, source.cursor, count)
+        kept = max(_TAKEN, 2 * least) if source.deletes else 0
+        about = (self._group, self._consumer, least, source.cursor, count, kept)
+        return script(lua.TAKE_OVER, (source.key, source.taken), *about)
 
     def _forget(self, source: Source, asked: dict[bytes, object], lost: Sequence[bytes]) -> dict[bytes, Token]:
         """The lost ones that were held until now."""

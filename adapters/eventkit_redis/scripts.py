@@ -40,7 +40,7 @@ for i = 4, #ARGV do
   elseif #redis.call('XRANGE', KEYS[1], id, id) > 0 then
     lost[#lost + 1] = id
     there[#there + 1] = id
-  elseif ARGV[3] == '1' then
+  elseif ARGV[3] == '1' and redis.call('ZSCORE', KEYS[2], id) then
     lost[#lost + 1] = id
   end
 end
@@ -50,9 +50,9 @@ if #claim > 5 then
 end
 return {{lost, there}}
 """
-"""KEYS stream. ARGV group, consumer, are finished entries deleted 0|1, ids. Returns those that somebody else has or
-finished; XCLAIM by itself would steal them back; and which of them are in the stream. One that was trimmed is nobody
-else's, so it stays with us."""
+"""KEYS stream, taken. ARGV group, consumer, are finished entries deleted 0|1, ids. Returns those that somebody else has
+or finished; XCLAIM by itself would steal them back; and which of them are in the stream. One that was trimmed, or that
+Redis has lost, is nobody else's, so it stays with us."""
 
 RELEASE: Final = f"""#!lua flags=allow-oom
 {_MINE}
@@ -108,10 +108,19 @@ end
 TAKE_OVER: Final = f"""#!lua flags=allow-oom
 {_ENTRIES}
 local r = redis.call('XAUTOCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], 'COUNT', ARGV[5])
-return {{r[1], counted(KEYS[1], ARGV[1], r[2]), r[3] or {{}}}}
+local entries = counted(KEYS[1], ARGV[1], r[2])
+if ARGV[6] ~= '0' and #entries > 0 then
+  local now = redis.call('TIME')
+  local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+  for i = 1, #entries do redis.call('ZADD', KEYS[2], ms + ARGV[6], entries[i][1]) end
+  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ms)
+  redis.call('PEXPIRE', KEYS[2], ARGV[6])
+end
+return {{r[1], entries, r[3] or {{}}}}
 """
-"""KEYS stream. ARGV group, consumer, least idle ms, cursor, count. Returns the next cursor, [id, fields, deliveries] of
-what is now ours, and the ids that were pending but are no longer in the stream."""
+"""KEYS stream, taken. ARGV group, consumer, least idle ms, cursor, count, ms for which it is kept in `taken` what was
+taken over (0: it is not). Returns the next cursor, [id, fields, deliveries] of what is now ours, and the ids that were
+pending but are no longer in the stream."""
 
 TAKE_FREE: Final = f"""#!lua flags=allow-oom
 {_ENTRIES}
@@ -154,38 +163,45 @@ return 1
 """
 """KEYS due, waiting, retry stream. ARGV member, due ms, envelope. -1: there is no such retry address."""
 
-_HELD: Final = f"""{_MINE}
-local function held(key, group, consumer, id, deletes)
-  if mine(key, group, consumer, id) then return true end
-  return deletes == '0' and #redis.call('XRANGE', key, id, id) == 0
+_HELD: Final = """
+local function held(key, taken, group, consumer, id, deletes)
+  local found = redis.pcall('XPENDING', key, group, id, id, 1, consumer)
+  if found.err and string.find(found.err, 'NOGROUP', 1, true) then return 2 end
+  if not found.err and #found > 0 then return 1 end
+  if #redis.call('XRANGE', key, id, id) > 0 then return 0 end
+  if deletes == '1' and redis.call('ZSCORE', taken, id) then return 0 end
+  return 2
 end
 """
-"""Ours, or trimmed while we had it: then the copy is the last there is of the message."""
+"""1: ours; 0: another consumer has taken it over, and may have finished it; 2: Redis knows nothing of it any more. Then
+the copy is the last there is of the message."""
 
 MOVE: Final = f"""#!lua
 {_HELD}
-if not held(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]) then return 0 end
+local whose = held(KEYS[1], KEYS[3], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+if whose == 0 then return 0 end
 if ARGV[5] == '1' and redis.call('EXISTS', KEYS[2]) == 0 then return -1 end
 redis.call('XADD', KEYS[2], '*', '__data__', ARGV[6])
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
 if ARGV[4] == '1' then redis.call('XDEL', KEYS[1], ARGV[3]) end
-return 1
+return whose
 """
-"""KEYS stream, target stream. ARGV group, consumer, id, delete 0|1, must the target exist 0|1, envelope.
-1: moved; 0: not ours, nothing was done; -1: there is no such target."""
+"""KEYS stream, target stream, taken. ARGV group, consumer, id, delete 0|1, must the target exist 0|1, envelope.
+1: moved; 2: moved, and Redis had lost the original; 0: not ours, nothing was done; -1: there is no such target."""
 
 MOVE_LATER: Final = f"""#!lua
 {_HELD}
-if not held(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]) then return 0 end
+local whose = held(KEYS[1], KEYS[5], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+if whose == 0 then return 0 end
 if ARGV[5] == '1' and redis.call('EXISTS', KEYS[4]) == 0 then return -1 end
 redis.call('HSET', KEYS[3], ARGV[6], ARGV[8])
 redis.call('ZADD', KEYS[2], ARGV[7], ARGV[6])
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
 if ARGV[4] == '1' then redis.call('XDEL', KEYS[1], ARGV[3]) end
-return 1
+return whose
 """
-"""KEYS stream, due, waiting, retry stream. ARGV group, consumer, id, delete 0|1, must the retry stream exist 0|1,
-member, due ms, envelope. As MOVE."""
+"""KEYS stream, due, waiting, retry stream, taken. ARGV group, consumer, id, delete 0|1, must the retry stream exist
+0|1, member, due ms, envelope. As MOVE."""
 
 RIPEN: Final = """#!lua
 local now = redis.call('TIME')

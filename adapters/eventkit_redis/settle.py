@@ -33,6 +33,8 @@ _LONGEST: Final = 10
 """But it is waited for that so many times `_LINGER` at most."""
 _CHUNK: Final = 500
 _AGAIN: Final = 0.25
+_SAY_AGAIN: Final = 60.0
+"""Seconds between two warnings that Redis has lost data."""
 
 
 class Settler:
@@ -55,6 +57,7 @@ class Settler:
         self._moves: list[tuple[Source, bytes, Delivery, Move]] = []
         self._dirty: set[Source] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._said_lost = -_SAY_AGAIN
         self.own: frozenset[str] = frozenset()
         """Retry and dead-letter streams of the group: a copy makes them again where they got lost."""
         self.parked: Callable[[], None] = lambda: None
@@ -180,7 +183,8 @@ class Settler:
             self._later(source)
         elif reply != len(ids):
             log.warning(
-                "%d of %d messages of %s could not be given back: they had gone to another consumer or were trimmed",
+                "%d of %d messages of %s could not be given back: they had gone to another consumer, were trimmed, or "
+                "Redis has lost them",
                 *(len(ids) - int(reply), len(ids), source.key),  # type: ignore[call-overload]
             )
 
@@ -210,10 +214,10 @@ class Settler:
         due = milliseconds(copy.due)
         if due is not None and copy.address.kind == "retry":
             name = copy.address.name
-            keys = (source.key, self._keys.due(name), self._keys.waiting(name), target)
+            keys = (source.key, self._keys.due(name), self._keys.waiting(name), target, source.taken)
             wire.append(script(lua.MOVE_LATER, keys, *about, member(copy), due, data))
         else:
-            wire.append(script(lua.MOVE, (source.key, target), *about, data))
+            wire.append(script(lua.MOVE, (source.key, target, source.taken), *about, data))
         waits = due is not None
 
         def tell(reply: object) -> None:
@@ -236,3 +240,16 @@ class Settler:
         self.freed(1)
         if reply == 0:
             log.info("one message of %s was not moved: it had gone to another consumer", source.key)
+        elif reply == 2:
+            self._say_lost(source, how)
+
+    def _say_lost(self, source: Source, how: Move) -> None:
+        now = asyncio.get_running_loop().time()
+        if now > self._said_lost + _SAY_AGAIN:
+            self._said_lost = now
+            log.warning(
+                "a message of %s that is in hand is no longer on this Redis, which has lost data (restarted without "
+                "persistence, flushed, or failed over to a replica that was behind): its copy for %s is written all "
+                "the same, and may be a repeat; so it is with others, and this is not said again for %d s",
+                *(source.key, how.copy.address, _SAY_AGAIN),
+            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from eventkit.adapter import Address
+from eventkit_redis.keys import Keys
 
 Token: TypeAlias = "tuple[Source, bytes]"  # noqa: S105 - no secret
 """One arrival of one entry. Compared by identity: another arrival of the same entry is another token."""
@@ -13,14 +14,16 @@ Token: TypeAlias = "tuple[Source, bytes]"  # noqa: S105 - no secret
 class Source:
     """A stream of one group."""
 
-    __slots__ = ("acking", "address", "cursor", "deletes", "done", "held", "key", "moving", "name", "released")
+    __slots__ = ("acking", "address", "cursor", "deletes", "done", "held", "key", "moving", "name", "released", "taken")
 
-    def __init__(self, address: Address, key: str) -> None:
+    def __init__(self, address: Address, keys: Keys) -> None:
         self.address = address
-        self.key = key
-        self.name = key.encode()
+        self.key = keys.stream(address)
+        self.name = self.key.encode()
         self.deletes = address.kind in {"inbox", "retry"}
         """Finished entries are deleted: nobody else reads them, and the stream does not grow."""
+        self.taken = keys.taken(self.key) if self.deletes else self.key
+        """Where it is kept what was taken over; of a stream that deletes nothing its entries tell."""
         self.cursor: bytes = b"0-0"
         """Where the search for what others left behind goes on."""
         self.held: dict[bytes, Token] = {}

@@ -745,6 +745,94 @@ def test_a_redis_that_lost_its_data_is_used_on(own: Broker) -> None:
     on(own.url, check)
 
 
+INBOX = Address("inbox", "shipping")
+
+
+async def _flushed(b: Bed, own: Broker) -> None:
+    await b.raw.flushall()
+
+
+async def _restarted_empty(b: Bed, own: Broker) -> None:
+    await b.raw.flushall()
+    await asyncio.to_thread(own.restart)
+
+
+async def _streams_deleted(b: Bed, own: Broker) -> None:
+    await b.raw.delete(b.key("orders"), f"{{{b.key('shipping')}}}.inbox", f"{{{b.key('shipping')}}}.retry")
+
+
+async def _groups_deleted(b: Bed, own: Broker) -> None:
+    tag = f"{{{b.key('shipping')}}}"
+    for stream in (b.key("orders"), f"{tag}.inbox", f"{tag}.retry"):
+        await b.raw.xgroup_destroy(stream, b.key("shipping"))
+
+
+@pytest.mark.parametrize("lose", [_flushed, _restarted_empty, _streams_deleted, _groups_deleted])
+def test_what_was_in_hand_when_redis_lost_its_data_still_becomes_a_retry_or_a_dead_letter(
+    own: Broker, lose: Callable[[Bed, Broker], Awaitable[None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check(b: Bed) -> None:
+        adapter = await b.adapter(lease=timedelta(milliseconds=600))
+        await adapter.provision([GROUP], Provision.CREATE)
+        inbox = await consuming(adapter, GROUP)
+        sources = {b"topic": TOPIC, b"inbox": INBOX, b"retry": GROUP.retry}
+        for body, address in sources.items():
+            assert await adapter.publish([message(body + b" %d" % n, address) for n in range(3)]) == [None] * 3
+        await until(lambda: len(inbox.got) == 9)
+        held = {delivery.message.body: delivery for delivery in inbox.got}
+        await lose(b, own)
+        # others write and finish meanwhile what comes after it, and leases are renewed
+        ends = time.monotonic() + 10.0
+        while await adapter.publish([message(b"new", address) for address in sources.values()]) != [None] * 3:
+            assert time.monotonic() < ends
+        await until(lambda: [d.message.body for d in inbox.got[9:]].count(b"new") >= 3, 10.0)
+        for delivery in inbox.got[9:]:
+            inbox.settle(delivery)
+        await eventually(lambda: nothing_waits(adapter), 10.0)
+        await asyncio.sleep(0.5)
+        before = len(inbox.got)
+        for body in sources:
+            inbox.settle(held[body + b" 0"], Move(message(body + b" dead", GROUP.dead)))
+            inbox.settle(held[body + b" 1"], Move(message(body + b" later", GROUP.retry, timedelta(milliseconds=50))))
+            inbox.settle(held[body + b" 2"], Move(message(body + b" now", GROUP.retry)))
+        again = {body + how for body in sources for how in (b" later", b" now")}
+        if lose is not _groups_deleted:
+            await until(lambda: again <= {d.message.body for d in inbox.got[before:]}, 10.0)
+            dead = [d.message.body async for d in adapter.browse(GROUP.dead)]
+            assert sorted(dead) == sorted(body + b" dead" for body in sources)
+            assert any("lost data" in record.message for record in caplog.records if record.levelname == "WARNING")
+        else:  # or it came again itself, since the group began anew
+            assert set(held) <= {d.message.body for d in inbox.got[9:]}
+        assert inbox.failed == []
+
+    on(own.url, check)
+
+
+@pytest.mark.parametrize("address", [TOPIC, INBOX, GROUP.retry])
+def test_what_another_took_over_and_finished_is_not_copied(
+    url: str, address: Address, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check(b: Bed) -> None:
+        slow, quick = await b.adapter(), await b.adapter(lease=timedelta(milliseconds=300))
+        await slow.provision([GROUP], Provision.CREATE)
+        first = await consuming(slow, GROUP)
+        assert await slow.publish([message(b"%d" % n, address) for n in range(3)]) == [None] * 3
+        await until(lambda: len(first.got) == 3)
+        second = await consuming(quick, GROUP, DONE)
+        await until(lambda: len(second.got) == 3)
+        await eventually(lambda: nothing_waits(quick))
+        first.settle(first.got[0], Move(message(b"dead", GROUP.dead)))
+        first.settle(first.got[1], Move(message(b"later", GROUP.retry, timedelta(hours=1))))
+        first.settle(first.got[2], Move(message(b"now", GROUP.retry)))
+        await first.consumer.flush(5.0)
+        measured = await slow.measure(GROUP)
+        assert (measured.ready, measured.in_flight, measured.delayed, measured.dead) == (0, 0, 0, 0)
+        assert not [record for record in caplog.records if "lost data" in record.message]
+        assert first.failed == []
+
+    on(url, check)
+
+
 def test_what_a_killed_process_held_is_taken_over(url: str, tmp_path: Path) -> None:
     program = tmp_path / "victim.py"
     program.write_text(

@@ -52,10 +52,19 @@ BROKERS = (
     Mutant(
         "redis: move what went to another",
         f"{_REDIS}/scripts.py",
-        "if not held(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]) then return 0 end\n"
+        "if whose == 0 then return 0 end\n"
         "if ARGV[5] == '1' and redis.call('EXISTS', KEYS[2]) == 0 then return -1 end\n",
         "if ARGV[5] == '1' and redis.call('EXISTS', KEYS[2]) == 0 then return -1 end\n",
         "L10",
+        "redis",
+    ),
+    Mutant(
+        "redis: take what was lost for another's",
+        f"{_REDIS}/scripts.py",
+        "  if deletes == '1' and redis.call('ZSCORE', taken, id) then return 0 end\n",
+        "  if deletes == '1' then return 0 end\n",
+        "tests/adapters/test_redis.py::"
+        "test_what_was_in_hand_when_redis_lost_its_data_still_becomes_a_retry_or_a_dead_letter[_flushed]",
         "redis",
     ),
     Mutant(

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer  # type: ignore[import-u
 from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]
 from aiokafka.client import AIOKafkaClient  # type: ignore[import-untyped]
 from aiokafka.conn import collect_hosts, create_conn  # type: ignore[import-untyped]
+from aiokafka.errors import KafkaTimeoutError  # type: ignore[import-untyped]
 from faststream.kafka.security import parse_security
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
@@ -159,6 +160,15 @@ async def end_producer(producer: Any, seconds: float) -> None:
             with suppress(asyncio.CancelledError, Exception):
                 await asyncio.wait([sender.sender_task], timeout=1.0)
         await end("producer's connections", producer.client.close, 1.0)
+        _answer_unsent(producer._message_accumulator)  # noqa: SLF001
+
+
+def _answer_unsent(accumulator: Any) -> None:
+    """Where its task was cancelled, aiokafka leaves whoever waits for a batch waiting for ever."""
+    queued = [batch for batches in accumulator._batches.values() for batch in batches]  # noqa: SLF001
+    for batch in (*queued, *accumulator._pending_batches):  # noqa: SLF001
+        if not batch.future.done():
+            batch.future.set_exception(KafkaTimeoutError())
 
 
 async def end_consumer(consumer: Any, seconds: float) -> None:

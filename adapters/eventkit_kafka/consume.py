@@ -44,7 +44,7 @@ class GroupConsumer:
         self._resumed.set()
         self._error: Exception | None = None
         self._ahead: set[Tracker] = set()
-        """Partitions whose mark is to be written before what was read of them is delivered."""
+        """Partitions whose mark is to be written before the next of them is delivered."""
         self._tasks: list[asyncio.Task[None]] = []
 
     # eventkit.adapter.Consumer
@@ -90,8 +90,8 @@ class GroupConsumer:
 
     # eventkit_kafka.membership.Owner
 
-    async def finish(self, trackers: Sequence[Tracker], seconds: float) -> None:
-        await self._lending.finish(trackers, seconds)
+    async def finish(self, trackers: Sequence[Tracker], drain: float, seconds: float) -> None:
+        await self._lending.finish(trackers, drain, seconds)
 
     def forget(self, trackers: Sequence[Tracker]) -> None:
         self._held.drop(set(trackers))
@@ -134,13 +134,13 @@ class GroupConsumer:
         revocations = member.revocations
         batch: list[Delivery] = []
         again = self._lending.take_given_back(batch)
-        await self._held.take_due(batch)
+        await self._held.take_due(batch, self._ahead)
         found = self._take_all(batch)
         if not found and not batch:
             await self._wait_for_records(again)
             found = self._take_all(batch)
         if found:
-            await self._held.take_due(batch)
+            await self._held.take_due(batch, self._ahead)
         if self._ahead:
             await self._write_ahead()
         if member.revocations != revocations:
@@ -150,7 +150,7 @@ class GroupConsumer:
             await asyncio.sleep(0)
 
     async def _write_ahead(self) -> None:
-        """Say how far we have read before anything of it runs: whoever comes after us, if it kills us, must know."""
+        """Say how far we deliver before anything of it runs: whoever comes after us, if it kills us, must know."""
         ahead, self._ahead = self._ahead, set()
         for tracker in ahead:
             tracker.touched = True
@@ -217,7 +217,7 @@ class GroupConsumer:
                 arrivals = 1 if count is None else count(offset)
                 batch.append(deliver(decode(address, record), f"{prefix}{offset}", (tracker, offset, LENT), arrivals))
             self._lending.lent += len(fresh)
-        if not tracker.noted or first < tracker.careful:
-            self._ahead.add(tracker)
+            if not tracker.noted or first < tracker.careful:
+                self._ahead.add(tracker)
         tracker.next = last + 1
         tracker.touched = True

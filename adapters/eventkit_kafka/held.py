@@ -54,8 +54,9 @@ class Held:
         """Seconds since 1970; None: nothing is held."""
         return self._heap[0][0] if self._heap else None
 
-    async def take_due(self, batch: list[Delivery]) -> None:
-        """Lend what is due, the longest due first: as much as there is room for, half of it if others come too."""
+    async def take_due(self, batch: list[Delivery], ahead: set[Tracker]) -> None:
+        """Lend what is due, the longest due first: as much as there is room for, half of it if others come too. `ahead`
+        gets those whose mark is to be written before."""
         if not self._heap or self._heap[0][0] > time.time():
             return
         room = self._lending.room
@@ -66,6 +67,8 @@ class Held:
             # of a partition that is being taken away nothing more is begun: its next reader has it
             if record is not None and tracker.open and tracker.pending.get(offset) == WAITING:
                 batch.append(self._lending.lend(tracker, offset, codec.decode_copy(tracker.address, record)))
+                if not tracker.noted or offset < tracker.careful:
+                    ahead.add(tracker)
 
     def drop(self, trackers: set[Tracker]) -> None:
         """Forget what belongs to these partitions: somebody else reads them now."""

@@ -17,6 +17,8 @@ log = logging.getLogger("eventkit.kafka")
 
 _AGAIN = 0.05
 """Seconds until a delivery that was given back is delivered again."""
+_COPIES = 5.0
+"""Seconds to wait for copies while partitions are taken away."""
 _GATHER = 0.002
 """Seconds to wait for more room, rather than to fetch a few records at a time."""
 
@@ -45,6 +47,9 @@ class Lending:
     def lend(self, tracker: Tracker, offset: int, message: Message, arrival: int = LENT) -> Delivery:
         """A delivery of something that waited."""
         tracker.pending[offset] = arrival
+        if tracker.delivered is not None and tracker.delivered <= offset:
+            tracker.delivered = offset + 1
+            tracker.touched = True
         self.lent += 1
         count = tracker.count(offset) + arrival
         return codec.deliver(message, f"{tracker.prefix}{offset}", (tracker, offset, arrival), count)
@@ -96,11 +101,13 @@ class Lending:
         if self.room * 8 < self.in_flight:
             await asyncio.sleep(_GATHER)
 
-    async def finish(self, trackers: Sequence[Tracker], seconds: float) -> None:
-        """These partitions are taken away: let the core end what it must, for so long at most."""
+    async def finish(self, trackers: Sequence[Tracker], drain: float, seconds: float) -> None:
+        """These partitions are taken away: let the core end what it must, for `drain` at most, and wait for copies that
+        are on their way, `seconds` in all."""
+        ends = time.monotonic() + seconds
         lent = [tracker for tracker in trackers if tracker.lent()]
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(drain):
                 await asyncio.gather(*(self._revoke(tracker) for tracker in lent))
         except TimeoutError:
             log.warning(
@@ -108,7 +115,7 @@ class Lending:
                 self._group,
                 sum(tracker.lent() for tracker in lent),
             )
-        await self.moves_done(5.0)
+        await self.moves_done(min(_COPIES, max(ends - time.monotonic(), 0.0)))
 
     def forget(self, trackers: Sequence[Tracker]) -> None:
         """These partitions are gone: whatever is settled of them from now on is too late."""

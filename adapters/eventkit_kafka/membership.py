@@ -25,6 +25,9 @@ from eventkit_kafka.progress import Ranges, Tracker, decode
 log = logging.getLogger("eventkit.kafka")
 
 _LAST_COMMIT = 5.0
+_IN_TIME = 0.85
+"""The part of the rebalance time-out in which all is done that is to be done before others get our partitions. Whoever
+takes longer is out of the group, which then is made anew once more."""
 _WATCH = 2.0
 _STUCK = 4
 """So many times without an answer, while others are answered: this member's connections lead nowhere."""
@@ -39,7 +42,7 @@ _NOBODY = TopicPartition("eventkit-nobody", 0)
 class Owner(Protocol):
     """What is told about partitions that go."""
 
-    async def finish(self, trackers: Sequence[Tracker], seconds: float) -> None: ...
+    async def finish(self, trackers: Sequence[Tracker], drain: float, seconds: float) -> None: ...
 
     def forget(self, trackers: Sequence[Tracker]) -> None: ...
 
@@ -156,10 +159,13 @@ class Membership:
             return
         self.revocations += 1
         self._close(trackers)
-        drain = self._settings.rebalance_timeout.total_seconds() * 2 / 3
-        await self._owner.finish(trackers, drain)
-        await self.commits.commit(trackers, _LAST_COMMIT)
-        self._forget(trackers)
+        within = self._settings.rebalance_timeout.total_seconds()
+        ends = time.monotonic() + within * _IN_TIME
+        try:
+            await self._owner.finish(trackers, within * 2 / 3, ends - time.monotonic())
+            await self.commits.commit(trackers, min(_LAST_COMMIT, max(ends - time.monotonic(), within / 20)))
+        finally:  # whatever aiokafka cancels: what is not forgotten would be counted as lent for ever
+            self._forget(trackers)
 
     async def assigned(self, tps: Collection[TopicPartition]) -> None:
         """These are ours: find out where to go on."""
@@ -169,7 +175,9 @@ class Membership:
         if tps:
             try:
                 async with asyncio.timeout(_LOOK_UP):
-                    marks, begins = await asyncio.gather(self._topics.committed(self.group), self._topics.begins(tps))
+                    marks, begins = await unbroken(
+                        asyncio.gather(self._topics.committed(self.group), self._topics.begins(tps))
+                    )
             except (TimeoutError, OSError, KafkaError) as error:
                 # aiokafka looks for itself where to go on; it only does not know what was settled out of order.
                 log.warning("group %s: what was settled out of order may come again: %r", self.group, error)
@@ -243,7 +251,7 @@ class Membership:
         """We leave these in order, and the next commit says so."""
         for tracker in trackers:
             tracker.open = False
-            tracker.touched |= tracker.noted
+            tracker.touched |= tracker.next is not None
 
     def _forget(self, trackers: Sequence[Tracker]) -> None:
         self.revocations += 1

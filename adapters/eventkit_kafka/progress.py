@@ -41,6 +41,7 @@ class Tracker:
         "address",
         "careful",
         "deaths",
+        "delivered",
         "next",
         "noted",
         "open",
@@ -60,6 +61,9 @@ class Tracker:
         """Offsets that were read and are not settled, ascending, with their state."""
         self.next: int | None = None
         """The offset after the last that was read. None: nothing was read yet."""
+        self.delivered: int | None = 0 if address.kind == "retry" else None
+        """The offset after the last that was delivered, where that is not what was read: most in a retry topic is read
+        long before it is due, and who dies meanwhile does not die of that."""
         self.settled = deque(settled)
         """What was settled before our time, not read yet."""
         self.open = True
@@ -71,9 +75,9 @@ class Tracker:
         self.deaths = list(deaths)
         """How far those had read that died with this partition: what is not settled before that, they had in hand."""
         self.noted = False
-        """Is it written down that we read it?"""
+        """Is it written down that we deliver of it?"""
         self.careful = max(deaths, default=-_CAREFUL) + _CAREFUL
-        """What was read below this offset is written down before it is delivered: it may be what kills."""
+        """What is below this offset is written down before it is delivered: it may be what kills."""
 
     def count(self, offset: int) -> int:
         """Which delivery this is, from 1, of those that began with a new reader."""
@@ -106,7 +110,8 @@ class Tracker:
         said = lives.write(watermark, self.deaths, living=self.open)
         if len(said) > room:
             said = ""
-        return watermark, encode(watermark, self.next, ranges, room - len(said)) + said
+        read = self.next if self.delivered is None else self.delivered
+        return watermark, encode(watermark, read, ranges, room - len(said)) + said
 
     def complete(self, room: int = METADATA) -> bool:
         """Does all that is settled above the mark fit into its metadata?"""
@@ -128,7 +133,7 @@ class Tracker:
 
 
 def encode(watermark: int, read: int, settled: Ranges, room: int = METADATA) -> str:
-    """As metadata: how far it was read, and what is settled above `watermark`. What does not fit is left out, the
+    """As metadata: how far it was delivered, and what is settled above `watermark`. What does not fit is left out, the
     highest first: it is then delivered again if this process dies."""
     if read <= watermark and not settled:
         return ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOrPartitionError  # type: ignore[import-untyped]
@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOr
 from eventkit import names
 from eventkit.adapter import Address, Message
 from eventkit.errors import Closed, MessageTooLarge, NoOwner, NotProvisioned
-from eventkit_kafka.clients import Clients, end_producer
+from eventkit_kafka.clients import Clients, end_producer, unbroken
 from eventkit_kafka.routes import Batch, Lane, Record, Route
 from eventkit_kafka.topics import Topics
 
@@ -52,7 +52,7 @@ class Publisher:
         return self._producer.client
 
     async def start(self) -> None:
-        self._producer = await self._connect()
+        self._producer = await self._connect(())
 
     async def stop(self, timeout: float) -> None:
         """Send what is waiting, if that is possible in time, and end the producer."""
@@ -178,10 +178,13 @@ class Publisher:
 
     # the producer
 
-    async def _connect(self) -> Any:
+    async def _connect(self, topics: Collection[str]) -> Any:
+        """A producer that knows these topics, whose news are ours."""
         producer = self._clients.producer()
         try:
             await producer.start()
+            if topics:
+                await unbroken(producer.client.set_topics(topics))
         except BaseException:
             await end_producer(producer, 1.0)
             raise
@@ -196,14 +199,14 @@ class Publisher:
             log.warning("Kafka refused a batch, going on with a new producer: %r", error)
             try:
                 async with asyncio.timeout(self._timeout):
-                    fresh = await self._connect()
+                    fresh = await self._connect({route.topic for route in self._routes.values()})
             except (TimeoutError, OSError, KafkaError) as failure:
                 log.warning("no new producer yet: %r", failure)
                 return
+            if self._closed:  # a topic that is gone may outlast stop()
+                await end_producer(fresh, 1.0)
+                return
             broken.client.cluster.remove_listener(self._refresh)
-            topics = {route.topic for route in self._routes.values()}
-            if topics:
-                await fresh.client.set_topics(topics)
             self._producer = fresh
             task = asyncio.create_task(end_producer(broken, self._timeout), name="eventkit kafka end producer")
             self._ending.add(task)
@@ -218,7 +221,7 @@ class Publisher:
         try:
             async with asyncio.timeout_at(deadline):
                 while True:
-                    if await self._found(addresses) or now() >= gives_up:
+                    if await unbroken(self._found(addresses)) or now() >= gives_up:
                         return {}
                     await asyncio.sleep(0.05)
         except Exception as error:  # noqa: BLE001 it is the answer of these messages

@@ -1,0 +1,130 @@
+"""Kafka's groups, where partitions are taken away: in time, and with nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+pytest.importorskip("eventkit_kafka")
+
+from eventkit.testing.brokers import Broker
+from eventkit_kafka.clients import end_consumer
+from eventkit_kafka.consume import GroupConsumer
+from eventkit_kafka.progress import Tracker
+from tests.adapters.test_kafka import Bench, Recorder, message, run, until
+
+
+@pytest.fixture
+def url(broker: Callable[[str], Broker]) -> str:
+    return broker("kafka").url
+
+
+def consumer_of(recorder: Recorder) -> GroupConsumer:
+    assert isinstance(recorder.consumer, GroupConsumer)
+    return recorder.consumer
+
+
+async def hang(*_: object) -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("what", ["the core", "a commit"])
+@pytest.mark.parametrize("error", [RuntimeError("on purpose"), asyncio.CancelledError()])
+def test_what_goes_wrong_while_partitions_are_taken_away_leaves_nothing_lent(
+    url: str, what: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiokafka writes an error down and goes on; what was still counted as lent then would never make room again."""
+
+    async def scenario(it: Bench) -> None:
+        recorder = await it.consume(None, in_flight=3)
+        await it.publish(*(message() for _ in range(3)))
+        await until(lambda: len(recorder.got) == 3)
+        consumer = consumer_of(recorder)
+
+        async def fail(*_: object) -> None:
+            raise error
+
+        if what == "the core":
+            monkeypatch.setattr(recorder, "revoked", fail)
+        else:
+            monkeypatch.setattr(consumer.member.commits, "commit", fail)
+        with pytest.raises(type(error)):
+            await consumer.member.revoked()
+        assert consumer._lending.room == 3
+        monkeypatch.undo()
+
+    run(url, scenario, partitions=1)
+
+
+def test_partitions_are_given_up_within_the_time_that_kafka_leaves_for_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the group is made anew without this member, and all that the others have just begun is taken away, too."""
+
+    async def scenario(it: Bench) -> None:
+        recorder = await it.consume(None)
+        await it.publish(message())
+        await until(lambda: recorder.got)
+        consumer = consumer_of(recorder)
+        monkeypatch.setattr(recorder, "revoked", hang)
+        monkeypatch.setattr(consumer.member.consumer, "commit", hang)
+        copying = asyncio.create_task(hang())
+        consumer._lending._moving.add(copying)
+        began = time.monotonic()
+        await consumer.member.revoked()
+        assert time.monotonic() - began < 3.0
+        copying.cancel()
+        consumer._lending._moving.clear()
+        monkeypatch.undo()
+
+    run(url, scenario, rebalance_timeout=timedelta(seconds=3))
+
+
+def test_who_dies_while_a_retry_is_not_due_did_not_die_of_it(url: str) -> None:
+    """Else all that waits, for an hour perhaps, would be suspect after two crashes, and be tried in small groups."""
+
+    async def scenario(it: Bench) -> None:
+        recorder = await it.consume(None)
+        later = datetime.now(UTC) + timedelta(seconds=4)
+        waits = [message(it.group.retry, b"waits", str(n))._replace(due=later) for n in range(5)]
+        await it.publish(message(it.group.retry, b"runs"), *waits, message(body=b"runs, too"))
+        await until(lambda: len(recorder.got) == 2)
+        consumer = consumer_of(recorder)
+        await until(lambda: consumer._held.next_due() is not None)
+        await until(lambda: not any(tracker.touched for tracker in consumer.member.trackers.values()))
+        for task in consumer._tasks:
+            task.cancel()
+        await end_consumer(consumer.member.consumer, 5.0)  # without a word, as one that dies
+        another = it.another()
+        await another.start(10)
+        seen = await it.consume(on=another)
+        await until(lambda: len(seen.got) == 7)
+        counts = {(delivery.message.body, delivery.deliveries) for delivery in seen.got}
+        assert counts == {(b"runs", 2), (b"runs, too", 2), (b"waits", 1)}
+        await another.stop(5)
+
+    run(url, scenario)
+
+
+def test_what_is_due_is_written_down_before_it_is_delivered(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(it: Bench) -> None:
+        recorder = await it.consume(None)
+        member = consumer_of(recorder).member
+        written: list[tuple[str, int | None]] = []
+        commit = member.commits.commit
+
+        async def note(trackers: Iterable[Tracker], seconds: float) -> bool:
+            trackers = list(trackers)
+            written.extend((tracker.address.kind, len(recorder.got)) for tracker in trackers if tracker.delivered)
+            return await commit(trackers, seconds)
+
+        monkeypatch.setattr(member.commits, "commit", note)
+        await it.publish(message(it.group.retry)._replace(due=datetime.now(UTC) + timedelta(seconds=1)))
+        await until(lambda: recorder.got)
+        assert ("retry", 0) in written
+
+    run(url, scenario)

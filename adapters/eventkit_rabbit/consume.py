@@ -124,12 +124,12 @@ class RabbitConsumer:
             reason = await session.over
             self._session, self._error = None, reason
             self._arrived.clear()
-            if not isinstance(reason, NotProvisioned):  # nobody brings again what was in a deleted queue
+            if not session.deleted:  # nobody brings again what was in a deleted queue
                 self._start(self._drop(session), "drop")
             said = not session.wire.lost.done()  # of a lost connection the link speaks
             if said:
                 log.warning("group %s no longer consumes %s: %s; trying again", self._group.name, self._queue, reason)
-            session = await self._reopen(isinstance(reason, NotProvisioned), said)
+            session = await self._reopen(session.deleted, said)
             self._error = None
 
     async def _drop(self, session: Session) -> None:
@@ -239,9 +239,11 @@ class RabbitConsumer:
 
     def settle(self, delivery: Delivery, how: Settlement, /) -> None:
         session, tag = held(delivery)
-        if session is not self._session or session.over.done() or not session.tags.holds(tag):
-            return
         tags = session.tags
+        if not tags.holds(tag):
+            return
+        if not self._settles(session) and not (session.deleted and isinstance(how, Move)):
+            return
         if isinstance(how, Move):
             tags.begin(tag)
             if not self._moves:
@@ -253,6 +255,10 @@ class RabbitConsumer:
         else:
             tags.done(tag)
         self._settled(session)
+
+    def _settles(self, session: Session) -> bool:
+        """What came on another channel comes again; unless its queue was deleted: then its copy is all that is left."""
+        return session is self._session and not session.over.done()
 
     def _settled(self, session: Session) -> None:
         if session.tags.waiting >= self._flush_at:
@@ -283,11 +289,13 @@ class RabbitConsumer:
             answers = [failure] * len(moves)
         for (delivery, how), error in zip(moves, answers, strict=True):
             session, tag = held(delivery)
-            if session is not self._session or session.over.done():
+            settles = self._settles(session)
+            if not settles and not session.deleted:
                 continue  # it comes again; the copy may be there twice
             if error is None:
                 session.tags.done(tag)
-                self._settled(session)
+                if settles:
+                    self._settled(session)
             else:
                 session.tags.abandon(tag)
                 self._receive.unsettled(delivery, how, error)

@@ -61,6 +61,11 @@ class Session:
         if not self.over.done():
             self.over.set_result(error)
 
+    @property
+    def deleted(self) -> bool:
+        """Has it ended since its queue was deleted, as far as one can tell?"""
+        return self.over.done() and isinstance(self.over.result(), NotProvisioned)
+
     def flush(self) -> None:
         """Write what is settled."""
         if self.tags.waiting and not self.over.done():

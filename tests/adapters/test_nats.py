@@ -869,6 +869,27 @@ def test_a_deleted_stream_is_made_again_too(broker: Give) -> None:
     run(test())
 
 
+def test_what_was_in_hand_when_its_stream_was_lost_still_becomes_a_retry_or_a_dead_letter(broker: Give) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as adapter:
+            await create(adapter)
+            got = await receive(adapter, GROUP)
+            await put(adapter, *(raw(TOPIC, b"%d" % number) for number in range(3)))
+            await got.arrive(3)
+            await api(adapter, f"STREAM.DELETE.{namespace_of(adapter)}=orders")
+            await create(adapter)
+            await put(adapter, raw(TOPIC, b"in the new one"))
+            await got.arrive(4)
+            got.settle(got.got[0], Move(raw(GROUP.dead, b"dead")))
+            got.settle(got.got[1], Move(raw(GROUP.retry, b"now")))
+            got.settle(got.got[2], Move(raw(GROUP.retry, b"later", due=datetime.now(UTC) + timedelta(seconds=0.2))))
+            await eventually(lambda: {b"now", b"later"} <= set(got.bodies[4:]), "the retries come")
+            assert [letter.message.body async for letter in adapter.browse(GROUP.dead)] == [b"dead"]
+            assert not got.failed
+
+    run(test())
+
+
 def test_a_deleted_consumer_that_is_not_ours_to_make_turns_red_and_heals(broker: Give) -> None:
     async def test() -> None:
         async with started(broker("nats").url) as other, started(broker("nats").url, namespace_of(other)) as adapter:

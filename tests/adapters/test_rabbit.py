@@ -919,6 +919,32 @@ def test_a_deleted_queue_turns_red_and_is_made_again(url: str, caplog: pytest.Lo
     assert not [r for r in caplog.records if r.name.startswith("aiormq") and r.levelno >= logging.WARNING]
 
 
+def test_what_was_in_hand_when_its_queue_was_deleted_still_becomes_a_retry_or_a_dead_letter(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox(lambda delivery: None))
+            assert await adapter.publish([message(TOPIC, number) for number in range(4)]) == [None] * 4
+            await until(lambda: len(inbox.got) == 4)
+            connection = await aiormq.connect(url)
+            channel = await connection.channel()
+            await channel.queue_delete(f"{w.namespace}.shipping")
+            await connection.close()
+            await until(lambda: inbox.consumer.error is not None)
+            await until(lambda: inbox.consumer.error is None)
+            dead, soon, later, done = inbox.got
+            inbox.settle(dead, Move(message(GROUP.dead, "dead")))
+            inbox.settle(soon, Move(message(GROUP.retry, "now")))
+            inbox.settle(later, Move(message(GROUP.retry, "later", due=datetime.now(UTC) + timedelta(seconds=0.2))))
+            inbox.settle(done)
+            inbox.settle(dead, Move(message(GROUP.dead, "twice")))
+            await until(lambda: set(inbox.ids[4:]) == {"now", "later"})
+            assert [d.message.headers[h.ID] async for d in adapter.browse(GROUP.dead)] == ["dead"]
+            assert inbox.failed == []
+
+    run(work())
+
+
 def test_a_cut_connection_comes_back(url: str, caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
         async with world(url) as w:

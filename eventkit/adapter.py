@@ -207,7 +207,8 @@ class Receive(Protocol):
         ...
 
     def unsettled(self, delivery: Delivery, how: Settlement, error: Exception, /) -> None:
-        """This settlement failed, the delivery is still ours: the core asks for it again, later."""
+        """This settlement failed, the delivery is still ours: the core asks for it again, later. MessageTooLarge: at
+        once, with a copy that says less."""
         ...
 
 

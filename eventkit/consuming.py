@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from eventkit import batching
+from eventkit import batching, copies
 from eventkit.adapter import Adapter, Consumer, Delivery, Done, Group, Move, Release, Settlement
 from eventkit.clock import Clock, sleep
+from eventkit.errors import MessageTooLarge
 from eventkit.gathering import Gathered, Item, Joined
 from eventkit.headers import SUSPECT
 from eventkit.instruments import GroupState, Place
@@ -191,12 +192,17 @@ class Consuming:
         )
         if self._instruments is not None:
             self._instruments.settled(self.place, delivery, how, error)
+        pause = _SETTLE_AGAIN
+        if isinstance(how, Move) and isinstance(error, MessageTooLarge):
+            shorter = copies.shorter(how.copy)
+            if shorter is not None:
+                how, pause = Move(shorter), 0.0
 
-        def again() -> None:
+        def again(how: Settlement = how) -> None:
             if self._consumer is not None:
                 self._consumer.settle(delivery, how)
 
-        self._clock.call_later(_SETTLE_AGAIN, again)
+        self._clock.call_later(pause, again)
 
     # stopping
 

@@ -22,6 +22,10 @@ TEXT = 1_000
 STACK = 4_000
 """Characters of its stack that are kept: the innermost frames."""
 _CUT = " [cut]"
+_SHORTER = ((400, 200), (0, 50))
+"""Characters of the stack, and of the text, that are kept where a broker finds a copy too large: first, and then."""
+_LEAST = 100
+"""Characters of somebody's own header that are kept in any case."""
 _FAILURE = (h.REASON, h.ERROR_TYPE, h.ERROR_MESSAGE, h.ERROR_STACK, h.LAST_FAILURE)
 
 
@@ -143,10 +147,43 @@ def describe(error: BaseException) -> dict[str, str]:
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return {
-        h.ERROR_TYPE: h.writable(name),
-        h.ERROR_MESSAGE: said if len(said) <= TEXT else said[:TEXT] + _CUT,
-        h.ERROR_STACK: stack if len(stack) <= STACK else _CUT.strip() + stack[-STACK:],
+        h.ERROR_TYPE: _head(h.writable(name), TEXT),
+        h.ERROR_MESSAGE: _head(said, TEXT),
+        h.ERROR_STACK: _tail(stack, STACK),
     }
+
+
+def shorter(copy: Message) -> Message | None:
+    """The same copy with less in its headers, for a broker that finds it too large; None: nothing is left to cut.
+
+    Others may write messages that leave no room for what a failure adds. That is cut first; only then the longest
+    header of the message's own.
+    """
+    headers = dict(copy.headers)
+    for stack, text in _SHORTER:
+        if h.ERROR_STACK in headers:
+            headers[h.ERROR_STACK] = _tail(headers[h.ERROR_STACK], stack)
+        if h.ERROR_MESSAGE in headers:
+            headers[h.ERROR_MESSAGE] = _head(headers[h.ERROR_MESSAGE], text)
+        if headers != copy.headers:
+            return copy._replace(headers=headers)
+    own = h.user(headers)
+    longest = max(own, key=lambda name: len(own[name]), default=None)
+    if longest is None or len(own[longest]) <= _LEAST + len(_CUT):
+        return None
+    headers[longest] = _head(own[longest], max(_LEAST, len(own[longest]) // 2))
+    return copy._replace(headers=headers)
+
+
+def _head(said: str, most: int) -> str:
+    """Its beginning, marked as cut; twice is once."""
+    return said if len(said) <= most + (len(_CUT) if said.endswith(_CUT) else 0) else said[:most] + _CUT
+
+
+def _tail(said: str, most: int) -> str:
+    """Its end, in the same way."""
+    mark = _CUT.strip()
+    return said if len(said) <= most + (len(mark) if said.startswith(mark) else 0) else mark + said[len(said) - most :]
 
 
 def brief(error: BaseException) -> str:

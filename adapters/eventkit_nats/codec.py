@@ -29,8 +29,8 @@ _names: dict[str, str] = {}
 _MANY = 10_000
 
 
-def encode(subject: bytes, message: Message, reply_subject: Callable[[str], str]) -> tuple[Question, int]:
-    """The publish, and its size as the server counts it."""
+def encode(subject: bytes, message: Message, reply_subject: Callable[[str], str]) -> tuple[Question, int, int]:
+    """The publish, the size of its headers, and its whole size, as the server counts them."""
     headers = message.headers
     lines = [_FIRST_LINE]
     id_ = headers.get(h.MESSAGE_ID)
@@ -58,7 +58,7 @@ def encode(subject: bytes, message: Message, reply_subject: Callable[[str], str]
     lines.append("\r\n")
     head = "".join(lines).encode()
     size = len(head) + len(body)
-    return (b"HPUB %b " % subject, b" %d %d\r\n%b%b\r\n" % (len(head), size, head, body)), size
+    return (b"HPUB %b " % subject, b" %d %d\r\n%b%b\r\n" % (len(head), size, head, body)), len(head), size
 
 
 def decode(address: Address, headers: bytes | None, body: bytes) -> Message:

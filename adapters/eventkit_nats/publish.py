@@ -20,6 +20,10 @@ from eventkit_nats.topology import Topology
 
 _TOO_LARGE = 10054
 """Larger than the stream takes, which may be less than the server does."""
+_HEADERS = 65_535
+"""Bytes of headers that JetStream takes."""
+_HEADROOM = 8_192
+"""Of those, what only copies may use: a failure's text and stack are cut where they need more."""
 
 
 class Publisher:
@@ -67,13 +71,19 @@ class Publisher:
 
     def _question(self, message: Message) -> Question:
         try:
-            question, size = encode(self._subjects.of(message.address, message.type), message, self._subjects.reply)
+            question, headers, size = encode(
+                self._subjects.of(message.address, message.type), message, self._subjects.reply
+            )
         except UnicodeEncodeError as problem:
             raise InvalidMessage(f"a header of {_name(message)} is no valid Unicode: {problem}") from problem
-        limit = self._link.largest if message.address.kind in ("topic", "inbox") else self._link.max_payload
+        first = message.address.kind in ("topic", "inbox")
+        limit = self._link.largest if first else self._link.max_payload
         if size > limit:
             raise MessageTooLarge(_name(message), size, limit)
         if message.address.kind != "reply":
+            room = _HEADERS - (_HEADROOM if first else 0)
+            if headers > room:
+                raise MessageTooLarge(f"the headers of {_name(message)}", headers, room)
             return question
         # No stream confirms a reply: an echo behind it does, when the server has handled it.
         head, rest = question
@@ -100,8 +110,16 @@ class Publisher:
             return result
         refusal = error_of(json.loads(result))
         if isinstance(refusal, APIError) and refusal.err_code == _TOO_LARGE:
-            return InvalidMessage(f"{_name(message)} is larger than its stream takes (max_msg_size)")
+            return await self._larger_than_the_stream_takes(message)
         return refusal
+
+    async def _larger_than_the_stream_takes(self, message: Message) -> Exception:
+        _, _, size = encode(b"", message, self._subjects.reply)
+        try:
+            limit = await self._topology.largest(message.address)
+        except Exception as error:  # noqa: BLE001 - it becomes the answer
+            return error
+        return MessageTooLarge(f"{_name(message)}, for its stream (max_msg_size),", size, limit)
 
     async def _missing(self, address: Address) -> Exception | None:
         """Why nobody takes messages to this address. None: its stream is there, so somebody will."""

@@ -80,6 +80,12 @@ class Topology:
             return False
         return True
 
+    async def largest(self, address: Address) -> int:
+        """The largest message that its stream takes, in bytes. -1: it does not say."""
+        place = await self.place(address)
+        size: int = (await self._exchange.api(f"STREAM.INFO.{place.stream}"))["config"].get("max_msg_size", -1)
+        return size
+
     async def owned(self, inbox: Address) -> bool:
         """Has the inbox a durable that reads it? A stream alone would take commands that nobody ever gets."""
         now = asyncio.get_running_loop().time()

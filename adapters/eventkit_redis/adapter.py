@@ -31,7 +31,7 @@ from eventkit_redis import browse, follow, groups, server, topology
 from eventkit_redis.consume import Links, StreamConsumer
 from eventkit_redis.keys import Keys
 from eventkit_redis.link import Connect, Link
-from eventkit_redis.publish import Publisher
+from eventkit_redis.publish import HEADROOM, Publisher
 from eventkit_redis.replicated import Replicated
 from eventkit_redis.replies import ReplyConsumer
 from eventkit_redis.settings import RedisSettings
@@ -107,7 +107,8 @@ class RedisAdapter:
         except BaseException:
             await self.stop(1.0)
             raise
-        largest = min(self._settings.message_bytes, takes)
+        self._takes = takes
+        largest = min(self._settings.message_bytes, takes - HEADROOM)
         self._trimmer = Trimmer(self._upkeep, self._keys, self._settings)
         writer = self._replicated or self._link
         self._publisher = Publisher(writer, self._keys, self._settings, largest, self._trimmer)
@@ -136,7 +137,7 @@ class RedisAdapter:
         else:
             assert self._upkeep is not None
             assert self._trimmer is not None
-            links = Links(link, self._upkeep, reader, self._settings)
+            links = Links(link, self._upkeep, reader, self._settings, self._takes)
             client = self._connection.client
             consumer = StreamConsumer(group, receive, links, self._keys, self._trimmer, client, in_flight=in_flight)
         self._consumers.add(consumer)

@@ -80,9 +80,10 @@ def encode(message: Message, *, fit: bool = False) -> bytes:
             end = _PLAIN_START + 2 + len(written)
             start = end if body is not None else end + 1
             return _PLAIN_HEAD.pack(_IDENTITY, _PLAIN_START, start, _PLAIN, count) + written + (body or b"")
-    rows = list(_escaped(headers, fit))
+    about = f"{message.type or 'a message'} for {message.address}"
+    rows = list(_escaped(headers, fit, about))
     if len(rows) > _LONGEST:
-        raise MessageTooLarge("the number of its headers", len(rows), _LONGEST)
+        raise MessageTooLarge(f"the number of the headers of {about}", len(rows), _LONGEST)
     written = "".join(chain.from_iterable(rows)).encode("latin-1")
     end = _START + 2 + len(written)
     start = end if body is not None else end + 1
@@ -149,12 +150,12 @@ def _length(length: int) -> str:
     return chr(length >> 8) + chr(length & 0xFF)
 
 
-def _escaped(headers: Mapping[str, str], fit: bool) -> Iterator[tuple[str, str, str]]:
+def _escaped(headers: Mapping[str, str], fit: bool, about: str) -> Iterator[tuple[str, str, str]]:
     for name, value in headers.items():
         try:
             packed, text = _packed[name], h.escape(value)
             if len(text) > _LONGEST:
-                raise MessageTooLarge(f"header {name!r}", len(text), _LONGEST)
+                raise MessageTooLarge(f"header {name!r} of {about}", len(text), _LONGEST)
         except MessageTooLarge:
             if not fit:
                 raise

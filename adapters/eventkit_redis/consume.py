@@ -42,6 +42,8 @@ class Links(NamedTuple):
     reading: Link
     """Its own: a read that waits holds up all that comes behind it."""
     settings: RedisSettings
+    takes: int
+    """The largest value that this Redis takes, in bytes."""
 
 
 class StreamConsumer:
@@ -58,7 +60,7 @@ class StreamConsumer:
         self._upkeep = links.upkeep
         retry = keys.stream(group.retry)
         self._ripener = Ripener(links.upkeep, keys, group.name, retry)
-        self._settler = Settler(links.writing, keys, name, me, receive)
+        self._settler = Settler(links.writing, keys, name, me, receive, links.takes)
         self._settler.own = frozenset((retry, keys.stream(group.dead)))
         self._settler.parked = self._ripener.look
         self._leases = Leases(links.upkeep, name, me, sources, settings)

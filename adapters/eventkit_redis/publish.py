@@ -26,7 +26,7 @@ from eventkit_redis.trim import Trimmer
 
 log = logging.getLogger("eventkit.redis")
 
-_HEADROOM = 65_536
+HEADROOM = 65_536
 """What a copy may be larger than its original, in bytes: what failed, and why, percent-encoded."""
 
 
@@ -90,7 +90,7 @@ class Publisher:
 
     def _encoded(self, message: Message) -> bytes:
         data = codec.encode(message)
-        limit = self._largest + (_HEADROOM if message.address.kind in ("retry", "dead") else 0)
+        limit = self._largest + (HEADROOM if message.address.kind in ("retry", "dead") else 0)
         if len(data) > limit:
             raise MessageTooLarge(f"{message.type or 'message'} for {message.address}", len(data), limit)
         return data

@@ -10,7 +10,7 @@ from typing import Any, Final
 from redis.exceptions import ResponseError
 
 from eventkit.adapter import Delivery, Done, Move, Receive, Release, Settlement
-from eventkit.errors import NotProvisioned
+from eventkit.errors import MessageTooLarge, NotProvisioned
 from eventkit_redis import codec
 from eventkit_redis import scripts as lua
 from eventkit_redis.keys import Keys
@@ -40,7 +40,9 @@ _SAY_AGAIN: Final = 60.0
 class Settler:
     """The settlements of one consumer."""
 
-    def __init__(self, link: Link, keys: Keys, group: str, consumer: str, receive: Receive) -> None:
+    def __init__(self, link: Link, keys: Keys, group: str, consumer: str, receive: Receive, takes: int) -> None:
+        """`takes`: the largest value that this Redis takes, in bytes. One above it would end the connection."""
+        self._takes = takes
         self._link = link
         self._keys = keys
         self._group = group
@@ -205,6 +207,8 @@ class Settler:
         copy = how.copy
         try:
             data = codec.encode(copy, fit=True)
+            if len(data) > self._takes:
+                raise MessageTooLarge(f"{copy.type or 'a message'} for {copy.address}", len(data), self._takes)
         except Exception as error:  # noqa: BLE001 - whatever it is, the core is owed an answer
             self._moved(source, entry, delivery, how, error)
             return

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from eventkit import headers as h
 from eventkit.adapter import Address
 from eventkit.bus import Bus
-from eventkit.contract.checks import Backend, Vacuous, bus, check, eventually, fresh_namespace
+from eventkit.contract.checks import Backend, bus, check, eventually, fresh_namespace
 from eventkit.contract.letters import listed
 from eventkit.contract.refusing import Refusing
 from eventkit.copies import STACK, TEXT, Reason
@@ -19,11 +19,21 @@ from eventkit.service import Service
 
 _LARGEST = 16 * 1024 * 1024
 """Larger messages are not made."""
+_LONGEST_HEADER = 1_000_000
+"""Characters of the longest header that a check makes."""
 _CUT = 20
 """Characters that may mark a text as cut."""
 
 
 class Parcel(Event, topic="letters.parcels", key="name"):
+    name: str
+    number: int = 0
+    padding: str = ""
+
+
+class Crate(Event, topic="letters.parcels", key="name"):
+    """Nobody handles it. As long as a parcel in all but its content."""
+
     name: str
     number: int = 0
     padding: str = ""
@@ -109,35 +119,56 @@ async def letter_fits(backend: Backend) -> None:
     namespace = fresh_namespace()
     service = Service("worker", retry=Retry(attempts=2, first_delay=timedelta(0), jitter=0))
     works = False
-    handled: list[int] = []
+    handled: list[str] = []
 
     @service.handler
     async def parcel(event: Parcel) -> None:
         if not works:
             _deep(200)
-        handled.append(len(event.padding))
+        handled.append(event.name)
 
     adapter = backend.adapter(namespace)
     limit = (await adapter.start(15.0)).message_bytes
     await adapter.stop(5.0)
-    if limit > _LARGEST:
-        raise Vacuous(f"a message may have {limit:,} bytes here, and a copy more than that")
     async with bus(backend, namespace) as b, b.run(service):
-        for less in range(0, 20_000, 200):
+        said = "x" * await _longest_header(b)
+        for less in range(0, 20_000, 200) if limit <= _LARGEST else ():
             try:
-                await b.publish(Parcel(name="", padding="x" * (limit - less)))
+                await b.publish(Parcel(name="body", padding="x" * (limit - less)))
             except MessageTooLarge:
                 continue
             break
         else:
-            raise AssertionError(f"no message near the limit of {limit:,} bytes can be published")
-        (letter,) = await listed(b, "worker", 1)
-        assert letter.error_type == "LookupError"
-        assert letter.body is not None
-        assert len(letter.body) > limit - 20_000
+            assert limit > _LARGEST, f"no message near the limit of {limit:,} bytes can be published"
+        await b.publish(Parcel(name="header"), headers={"x-said": said})
+        count = 1 + (limit <= _LARGEST)
+        letters = {letter.key: letter for letter in await listed(b, "worker", count)}
+        assert all(letter.error_type == "LookupError" and letter.error_stack for letter in letters.values())
+        assert letters["header"].headers == {"x-said": said}, "a header was cut"
+        if count > 1:
+            body = letters["body"].body
+            assert body is not None
+            assert len(body) > limit - 20_000
         works = True
-        assert await b.dead_letters("worker").retry(all=True) == 1
-        await eventually(lambda: handled, "it is handled at last")
+        assert await b.dead_letters("worker").retry(all=True) == count
+        await eventually(lambda: len(handled) >= count, "they are handled at last")
+    assert set(handled) == letters.keys()
+
+
+async def _longest_header(b: Bus) -> int:
+    """How long a header may be: of a message that nobody handles."""
+    fits, refused, said = 0, _LONGEST_HEADER, "Crate"
+    while refused - fits > 100:
+        middle = (fits + refused) // 2
+        try:
+            await b.publish(Crate(name="header"), headers={"x-said": "x" * middle})
+        except MessageTooLarge as error:
+            refused, said = middle, str(error)
+        else:
+            fits = middle
+    assert "Crate" in said, f"it does not name the message: {said}"
+    assert fits > 1_000, "a broker takes headers"
+    return fits
 
 
 @check("F11", "while dead letters cannot be written their messages are kept: each is one dead letter in the end")

@@ -121,7 +121,7 @@ CORE = (
     Mutant(
         "a stack of any length",
         _COPIES,
-        "h.ERROR_STACK: stack if len(stack) <= STACK else _CUT.strip() + stack[-STACK:],",
+        "h.ERROR_STACK: _tail(stack, STACK),",
         "h.ERROR_STACK: stack,",
         "F7",
     ),
@@ -225,9 +225,17 @@ CORE = (
     Mutant(
         "a settlement that failed is forgotten",
         _CONSUMING,
-        "        self._clock.call_later(_SETTLE_AGAIN, again)\n",
+        "        self._clock.call_later(pause, again)\n",
         "",
         "F11",
+    ),
+    Mutant(
+        "a copy that is too large is tried again as it is",
+        _CONSUMING,
+        "            if shorter is not None:\n",
+        "            if False:\n",
+        "tests/faults/test_no_room.py::test_headers_that_fill_all_that_the_broker_takes[nats-65490]",
+        "nats",
     ),
     Mutant(
         "a circuit that uses up attempts",

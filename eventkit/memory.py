@@ -44,6 +44,8 @@ _HEADROOM = 65_536
 _KEPT = 100_000
 """Messages a topic keeps for groups that start with the earliest."""
 _BATCH = 256
+_PASSED_BY = 10_000
+"""Messages of other consumers' keys that are passed by in search of one's own."""
 
 
 class _Stored:
@@ -66,6 +68,40 @@ class _Queue:
         self.ready: deque[_Stored] = deque()
         self.delayed = 0
         self.consumers: list[MemoryConsumer] = []
+        self._taking = threading.Lock()
+
+    def take(self, consumer: MemoryConsumer, most: int) -> list[_Stored]:
+        """The next for this consumer. Each key belongs to one of several, once no other has any of it in hand."""
+        with self._taking:
+            many = len(self.consumers)
+            others = [other.keys for other in self.consumers if other is not consumer]
+            taken: list[_Stored] = []
+            passed: list[_Stored] = []
+            ready, keys = self.ready, consumer.keys
+            while ready and len(taken) < most and len(passed) < _PASSED_BY:
+                stored = ready.popleft()
+                key = stored.message.key
+                if key is not None:
+                    if many > 1 and (
+                        self.consumers[hash(key) % many] is not consumer or any(key in held for held in others)
+                    ):
+                        passed.append(stored)
+                        continue
+                    keys[key] = keys.get(key, 0) + 1
+                taken.append(stored)
+            ready.extendleft(reversed(passed))
+        return taken
+
+    def join(self, consumer: MemoryConsumer) -> None:
+        with self._taking:
+            self.consumers.append(consumer)
+        self.wake()
+
+    def leave(self, consumer: MemoryConsumer) -> None:
+        with self._taking:
+            self.consumers.remove(consumer)
+            consumer.keys.clear()
+        self.wake()
 
     def put(self, stored: _Stored) -> None:
         self.ready.append(stored)
@@ -73,12 +109,13 @@ class _Queue:
 
     def put_back(self, stored: _Stored) -> None:
         """Before all that was published later."""
-        place = 0
-        for other in self.ready:
-            if other.number > stored.number:
-                break
-            place += 1
-        self.ready.insert(place, stored)
+        with self._taking:
+            place = 0
+            for other in self.ready:
+                if other.number > stored.number:
+                    break
+                place += 1
+            self.ready.insert(place, stored)
         self.wake()
 
     def wake(self) -> None:
@@ -114,7 +151,7 @@ class MemoryAdapter:
     capabilities: Capabilities = Capabilities(
         durable=False,
         start_earliest=True,
-        key_order_across_replicas=False,
+        key_order_across_replicas=True,
         delivery_count=True,
         longest_handler=None,
         settles_in_order=False,
@@ -377,6 +414,8 @@ class MemoryConsumer:
         forget: Callable[[MemoryConsumer], None],
     ) -> None:
         self.held: dict[int, _Stored] = {}
+        self.keys: dict[str, int] = {}
+        """Of what is held, and how many of each."""
         self.error: Exception | None = None
         self._queue = queue
         self._receive = receive
@@ -386,20 +425,25 @@ class MemoryConsumer:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._work = asyncio.Event()
+        self._called = False
         self._paused = False
         self._stopped = False
-        queue.consumers.append(self)
         self._task = self._loop.create_task(self._deliver(), name="eventkit memory consumer")
-        self._work.set()
+        queue.join(self)
 
     def wake(self) -> None:
         """There may be something to deliver. Called from any thread's loop."""
-        if self._work.is_set():
+        if self._called or self._work.is_set():
             return
         if threading.get_ident() == self._thread:
             self._work.set()
         else:
-            self._loop.call_soon_threadsafe(self._work.set)
+            self._called = True
+            self._loop.call_soon_threadsafe(self._look)
+
+    def _look(self) -> None:
+        self._called = False
+        self._work.set()
 
     def settle(self, delivery: Delivery, how: Settlement, /) -> None:
         stored = self.held.get(id(delivery.token))
@@ -413,7 +457,20 @@ class MemoryConsumer:
         del self.held[id(stored)]
         if not isinstance(how, Move | Done):
             self._queue.put_back(stored)
+        self._let_go(stored.message.key)
         self.wake()
+
+    def _let_go(self, key: str | None) -> None:
+        """One of a key is no longer held: after the last, others may have the next."""
+        if key is None:
+            return
+        still = self.keys[key] - 1
+        if still:
+            self.keys[key] = still
+            return
+        del self.keys[key]
+        if len(self._queue.consumers) > 1:
+            self._queue.wake()
 
     async def flush(self, timeout: float, /) -> None:
         """Settlements are made at once."""
@@ -431,23 +488,22 @@ class MemoryConsumer:
         self._stopped = True
         self._task.cancel()
         await asyncio.wait([self._task])
-        self._queue.consumers.remove(self)
         for stored in self.held.values():
             self._queue.put_back(stored)
         self.held.clear()
+        self._queue.leave(self)
         self._forget(self)
 
     async def _deliver(self) -> None:
-        ready = self._queue.ready
         while True:
-            room = self._in_flight - len(self.held)
-            if self._paused or not ready or room <= 0:
-                self._work.clear()
+            self._work.clear()  # before it looks: what comes, or is let go, from now on sets it again
+            room = 0 if self._paused else self._in_flight - len(self.held)
+            taken = self._queue.take(self, min(room, _BATCH))
+            if not taken:
                 await self._work.wait()
                 continue
             batch = []
-            for _ in range(min(room, _BATCH, len(ready))):
-                stored = ready.popleft()
+            for stored in taken:
                 stored.deliveries += 1
                 self.held[id(stored)] = stored
                 batch.append(Delivery(stored.message, stored.position, stored.deliveries, stored))

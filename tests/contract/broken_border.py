@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 from eventkit import headers as h
-from eventkit.adapter import Capabilities, Message
-from eventkit.memory import MemoryAdapter
+from eventkit.adapter import Message, Receive
+from eventkit.memory import MemoryConsumer
 from tests.contract.broken import Broken
 
 
@@ -67,8 +67,19 @@ class LosesTheVersion(Broken):
         return super()._put(message._replace(headers=kept))
 
 
-class ClaimsToKeepOrder(Broken):
+class GivesKeysToWhoeverIsFree(Broken):
     """Its replicas take whatever comes, whatever the key."""
 
     faults = ("O3",)
-    capabilities: Capabilities = replace(MemoryAdapter.capabilities, key_order_across_replicas=True)
+
+    def broken(self, consumer: MemoryConsumer, receive: Receive) -> None:
+        queue = consumer._queue
+
+        def take(consumer: MemoryConsumer, most: int) -> list[Any]:
+            taken = [queue.ready.popleft() for _ in range(min(most, len(queue.ready)))]
+            for key in (stored.message.key for stored in taken):
+                if key is not None:
+                    consumer.keys[key] = consumer.keys.get(key, 0) + 1
+            return taken
+
+        queue.take = take  # type: ignore[method-assign]

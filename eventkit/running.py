@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from eventkit import standstill
 from eventkit.adapter import Adapter, Backlog, Group, Message, Provision
 from eventkit.clock import Clock
 from eventkit.consuming import Consuming
@@ -75,6 +76,7 @@ class Running:
 
     async def __aenter__(self) -> Self:
         try:
+            self._stack.enter_context(standstill.watched(self._services))
             # every group exists before any handler runs: what the first one publishes reaches the last
             groups = [group for service in self._services for group, _ in service.groups().values()]
             await self._on_broker("make", groups, self._core.adapter.provision(groups, self._core.provision))

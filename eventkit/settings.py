@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias
@@ -14,6 +15,7 @@ from pydantic_settings import SettingsError as UnreadableSetting
 from eventkit.adapter import Provision
 from eventkit.errors import DeclarationError, SettingsError
 from eventkit.names import logical
+from eventkit.setting_values import explain, explain_unreadable
 
 PREFIX = "EVENTKIT_"
 Loop: TypeAlias = Literal["asyncio", "uvloop"]
@@ -63,21 +65,22 @@ def read_settings(adapters: Iterable[str]) -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError(explain(error, PREFIX)) from None
+        raise SettingsError(explain(error, Settings, PREFIX)) from None
 
 
 def read_adapter_settings(settings: type[BaseSettings]) -> BaseSettings:
-    """An adapter's own settings. SettingsError names the variable that is wrong, never a secret's value."""
+    """An adapter's own settings; a variable that is empty is one that is not set, as with `read_settings`.
+
+    SettingsError names the variable that is wrong, and never shows a value: it may be a secret in the wrong place.
+    """
     prefix = str(settings.model_config.get("env_prefix", PREFIX))
     _check_nested(os.environ, settings, prefix)
     try:
-        return settings()
+        return settings(_env_ignore_empty=True)
     except ValidationError as error:
-        raise SettingsError(explain(error, prefix)) from None
+        raise SettingsError(explain(error, settings, prefix)) from None
     except UnreadableSetting as error:
-        raise SettingsError(
-            f"{prefix}*: {error}; give its parts as variables of their own, joined by '__', or all as JSON"
-        ) from None
+        raise SettingsError(explain_unreadable(error, prefix)) from None
 
 
 def check_names(environment: Mapping[str, str], adapters: Iterable[str]) -> None:
@@ -113,16 +116,20 @@ def _check_nested(environment: Mapping[str, str], settings: type[BaseModel], pre
             if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
                 break  # a value, or something that pydantic reads by itself
             model = inner
+        else:
+            _check_parts(name, environment[name], model)
+
+
+def _check_parts(name: str, value: str, model: type[BaseModel]) -> None:
+    """Settings that have parts are those parts, or all of them in one as JSON."""
+    try:
+        whole = not value or isinstance(json.loads(value), dict)
+    except ValueError:
+        whole = False
+    if not whole:
+        parts = ", ".join(f"{name.upper()}__{part.upper()}" for part in model.model_fields)
+        raise SettingsError(f"{name}: this is no setting but several; write each as a variable of its own: {parts}")
 
 
 def _nearest(word: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, sorted(known), n=1)), None)
-
-
-def explain(error: ValidationError, prefix: str) -> str:
-    """A validation error as a sentence about environment variables, without values."""
-    parts = []
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
-        name = prefix + "__".join(str(part) for part in item["loc"]).upper() if item["loc"] else prefix + "*"
-        parts.append(f"{name}: {item['msg']}")
-    return "; ".join(parts)

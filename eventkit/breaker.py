@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
 
 from eventkit.circuit import Circuit
-from eventkit.clock import Clock
+from eventkit.clock import Clock, Timer
 from eventkit.lanes import Gate
 
 log = logging.getLogger("eventkit")
+
+_LATE = 60.0
+"""Seconds after which another probe is let in beside one that has not ended: its handler may hang."""
 
 
 class Breaker:
@@ -25,6 +29,9 @@ class Breaker:
         self._gate = Gate()
         self._since: datetime | None = None
         self._until = clock.now()
+        """For people: a clock may be set while it rests, so that what counts is the timer."""
+        self._resting = False
+        self._timer: Timer | None = None
         self._probe: object = None
 
     @property
@@ -39,9 +46,10 @@ class Breaker:
         """May this message be tried? What it has to wait for, if not."""
         if self._since is None or self._probe is token:
             return None
-        if self._probe is None and self._clock.now() >= self._until:
+        if self._probe is None and not self._resting:
             self._probe = token
             log.info("%s: the circuit of %s is open: one message is tried, as a probe", self._group, self._handler)
+            self._call_later(max(self._circuit.pause.total_seconds(), _LATE), lambda: self.dropped(token))
             return None
         return self._gate
 
@@ -56,6 +64,8 @@ class Breaker:
                 *(self._group, self._handler, took.total_seconds()),
             )
             self._since = self._probe = None
+            if self._timer is not None:
+                self._timer.cancel()
             self._let_in()
 
     def failed(self, token: object, id: str) -> float | None:
@@ -65,7 +75,8 @@ class Breaker:
             if self._probe is token:
                 log.info("%s: the probe of %s failed: its circuit stays open", self._group, self._handler)
                 self._rest(now)
-            return max((self._until - now).total_seconds(), 0.001)
+            pause = self._circuit.pause.total_seconds()
+            return min(max((self._until - now).total_seconds(), 0.001), pause)
         self._failed.pop(id, None)
         self._failed[id] = now
         oldest = now - self._circuit.within
@@ -92,8 +103,19 @@ class Breaker:
 
     def _rest(self, now: datetime) -> None:
         self._probe = None
+        self._resting = True
         self._until = now + self._circuit.pause
-        self._clock.call_later(self._circuit.pause.total_seconds(), self._let_in)
+        self._call_later(self._circuit.pause.total_seconds(), self._rested)
+
+    def _call_later(self, delay: float, function: Callable[[], object]) -> None:
+        """In the place of what was to be called before."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._clock.call_later(delay, function)
+
+    def _rested(self) -> None:
+        self._resting = False
+        self._let_in()
 
     def _let_in(self) -> None:
         """Have all that wait ask again: the first becomes the probe."""

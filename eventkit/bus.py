@@ -42,7 +42,7 @@ from eventkit.requests import Requests
 from eventkit.running import Core, Running
 from eventkit.service import Service
 from eventkit.settings import Settings, read_adapter_settings, read_settings
-from eventkit.watching import Happened, Watch, What
+from eventkit.watching import Happened, Watch, What, harmless
 from eventkit.wire import JSON_SERIALIZER, Envelope, Serializer, encode
 
 R = TypeVar("R")
@@ -162,7 +162,7 @@ class Bus:
         self._place = Place(adapter.name, source, None)
         self._instruments = Instruments(instruments) if instruments else None
         self._redactor = redactor or Redactor()
-        self._watch = watch
+        self._watch = watch = harmless(watch)
         """Of services, which tell their instruments by themselves."""
         self._tell = watch if self._instruments is None else self._instruments.watch(self._place, watch)
         self._opened = _Opened()

@@ -136,13 +136,10 @@ def describe(error: BaseException) -> dict[str, str]:
 
     The text of an exception may hold what no broker takes: the name of a file that is no UTF-8, for one.
     """
-    try:
-        said = h.writable(str(error))
-    except Exception as failure:  # noqa: BLE001 an exception whose own text cannot be made
-        said = f"(its text cannot be made: {type(failure).__name__})"
+    said = h.said(error)
     try:
         stack = h.writable("".join(traceback.format_exception(error)))
-    except Exception:  # noqa: BLE001 the same
+    except Exception:  # noqa: BLE001 whatever its `__str__` raises
         stack = "(its stack cannot be made)"
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -217,6 +214,16 @@ def waits(message: Message) -> int:
 def redriven(message: Message) -> int:
     """How often a person has sent it back from the dead letters."""
     return _number(message, h.REDRIVEN)
+
+
+def taken(delivery: Delivery) -> bool:
+    """Has its group had a handler for it? It comes from the group's own retry address, where it was put when that had
+    failed or had to wait, or by a person who retries a dead letter; not just because it was published with a delay."""
+    message = delivery.message
+    if message.address.kind != "retry":
+        return False
+    waited = h.WAITED in message.headers and h.DUE not in message.headers
+    return waited or h.FIRST_FAILURE in message.headers or redriven(message) > 0
 
 
 def origin(message: Message) -> Address:

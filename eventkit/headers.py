@@ -86,6 +86,14 @@ def writable(said: str) -> str:
     return said.encode(errors="backslashreplace").decode()
 
 
+def said(error: BaseException) -> str:
+    """An exception's own text, as it may be written; or some readable one, where its own cannot be made."""
+    try:
+        return writable(str(error))
+    except Exception as failure:  # noqa: BLE001 whatever its `__str__` raises
+        return f"(its text cannot be made: {type(failure).__name__})"
+
+
 def plain(value: str) -> bool:
     """Does `escape` leave it as it is?"""
     return value.isascii() and not value.encode().translate(None, _SAFE_BYTES)

@@ -10,13 +10,11 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeAlias
 
-from pydantic import ValidationError
-
 from eventkit import copies, repeats
 from eventkit import headers as h
 from eventkit.adapter import DONE, Delivery, Group, Message, Move, Settlement
 from eventkit.breaker import Breaker
-from eventkit.clock import Clock
+from eventkit.clock import LONGEST, Clock
 from eventkit.copies import Reason
 from eventkit.declaring import Handler
 from eventkit.errors import (
@@ -40,8 +38,8 @@ from eventkit.wire import JSON
 log = logging.getLogger("eventkit")
 
 UNKNOWN_WAIT = timedelta(seconds=30)
-"""How long a command that no handler here knows, or a message of a newer version, waits for a replica that does, each
-time."""
+"""How long a command that no handler here knows, a message of a newer version, or one that a handler of this group has
+tried and that no longer is there, waits for a replica that takes it, each time."""
 UNKNOWN_LIMIT = timedelta(hours=1)
 """After this in all it is a dead letter."""
 _LONGEST_REST = timedelta(minutes=10)
@@ -120,7 +118,7 @@ class Outcomes:
                 return await self._attempt(entry, delivery, delivery, 1, None)
             assert entry.validate is not None, "of a short one"
             content = entry.validate(message.body or b"")
-        except ValidationError:
+        except Exception:  # noqa: BLE001 a validator may raise anything: `decode` says what is wrong with it
             return await self._attempt(entry, delivery, delivery, 1, None)
         if self.telling.named:
             self.telling.enter(delivery, 1)
@@ -172,19 +170,23 @@ class Outcomes:
         now = self._clock.now()
         due = _time(message, h.DUE)
         if due is not None and due > now:
-            return Move(copies.wait(delivery, self._group, due=due))
+            self._waiting.pop(id(arrived), None)
+            # the farthest that all brokers can keep: then it comes here again
+            return Move(copies.wait(delivery, self._group, due=min(due, now + LONGEST)))
         deadline = _time(message, h.EXPIRY)
         if deadline is not None and deadline <= now:
+            self._waiting.pop(id(arrived), None)
             self.telling.expired(delivery, copies.attempt(message))
             return DONE
         entry = self._table.find(message)
         if entry is None:
-            return self._unknown(delivery)
+            return self._unknown(arrived, delivery)
         return await self._attempt(entry, arrived, delivery, copies.attempt(message), deadline)
 
-    def _unknown(self, delivery: Delivery) -> Settlement:
+    def _unknown(self, arrived: Delivery, delivery: Delivery) -> Settlement:
         message = delivery.message
-        if message.address.kind != "inbox" and not self._table.newer(message):
+        kept = message.address.kind == "inbox" or self._table.newer(message) or copies.taken(arrived)
+        if not kept:
             self.telling.skipped(delivery)
             return DONE
         waited = copies.waits(message) * UNKNOWN_WAIT
@@ -206,6 +208,8 @@ class Outcomes:
         if self.gatherer is not None or entry.circuit is not None:
             alone = h.SUSPECT in delivery.message.headers
             if not alone and (wait := self._must_wait(entry, arrived, delivery, attempt)) is not None:
+                if isinstance(wait, Move):
+                    self._waiting.pop(id(arrived), None)
                 return wait
         if self._waiting:
             self._waiting.pop(id(arrived), None)

@@ -71,16 +71,16 @@ class Emitter:
         messages, contents = self.made(Sending(entry, delivery, result, collected))
         await self.publish(messages, contents)
 
-    async def succeeded_all(self, sending: Mapping[int, Sending]) -> dict[int, Unsendable]:
-        """The same for many at once, in their order. What can never be sent, by the place of its parent."""
-        refused: dict[int, Unsendable] = {}
+    async def succeeded_all(self, sending: Mapping[int, Sending]) -> dict[int, Exception]:
+        """The same for many at once, in their order. Why what cannot be sent is not, by the place of its parent."""
+        refused: dict[int, Exception] = {}
         messages: list[Message] = []
         contents: list[object] = []
         parents: list[int] = []
         for parent, item in sending.items():
             try:
                 made, content = self.made(item)
-            except Unsendable as error:
+            except Exception as error:  # noqa: BLE001 Unsendable, or what a type of the user's own raises: it harms no other
                 refused[parent] = error
                 continue
             messages += made
@@ -133,8 +133,10 @@ class Emitter:
         parent_id = parent.get(h.ID) or delivery.position
         trace = {name: parent[name] for name in (h.TRACEPARENT, h.TRACESTATE) if name in parent}
         messages = []
+        # people give an order's id to its every event: what comes of one must not be taken for what comes of another
+        family = f"{parent.get(h.SOURCE, '')}/{parent_id}/{delivery.message.type}/{self._group}"
         for place, item in enumerate(outgoing):
-            derived = uuid.uuid5(_NAMESPACE, f"{parent.get(h.SOURCE, '')}/{parent_id}/{self._group}/{place}")
+            derived = uuid.uuid5(_NAMESPACE, f"{family}/{place}")
             about = Envelope(
                 source=self._service,
                 id=str(derived),

@@ -142,6 +142,8 @@ class Publisher:
         try:
             async with asyncio.timeout(_DEADLINE):
                 answers = await self._adapter.publish(messages)
+        except asyncio.CancelledError:
+            return [_cut_off()] * len(messages)
         except Exception as error:  # noqa: BLE001 an answer for each is owed, whatever the client raised
             return [error] * len(messages)
         if len(answers) == len(messages):
@@ -196,7 +198,17 @@ class Publisher:
                 refused.__cause__ = error
                 return refused
             return error
+        except asyncio.CancelledError:
+            return _cut_off()
         except Exception as error:  # noqa: BLE001 the caller gets it as the answer to his message
             return error
         self._known.add(address)
         return None
+
+
+def _cut_off() -> Exception:
+    """The answer where a client has cancelled what it was asked; where the asking one was cancelled, that goes on."""
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise asyncio.CancelledError
+    return ConnectionAbortedError("the client cancelled what was under way, as clients do when a connection is lost")

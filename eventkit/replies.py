@@ -44,12 +44,16 @@ def value(result: object, as_: object, who: str, serializer: Serializer = JSON_S
         checked = adapter.validate_python(result)
     except ValidationError as error:
         raise InvalidMessage(f"{who} returned {type(result).__name__}, which is no {as_}: {summary(error)}") from error
+    except Exception as error:  # a validator may raise anything
+        raise InvalidMessage(f"{who} returned {type(result).__name__}, which is no {as_}: {h.said(error)}") from error
     try:
         if serializer is not JSON_SERIALIZER and isinstance(checked, BaseModel) and isinstance(as_, type):
             return serializer.encode(checked), serializer.content_type
         body = adapter.dump_json(checked, by_alias=True)
-    except (ValueError, TypeError) as error:
-        raise InvalidMessage(f"{who} returned {type(result).__name__}, which cannot be written: {error}") from error
+    except Exception as error:  # a serializer may raise anything
+        raise InvalidMessage(
+            f"{who} returned {type(result).__name__}, which cannot be written: {h.said(error)}"
+        ) from error
     if not _same(adapter, body, checked):
         raise InvalidMessage(
             f"{who} returned a {type(result).__name__} that does not read back equal from JSON, as {as_}: it holds "
@@ -61,7 +65,7 @@ def value(result: object, as_: object, who: str, serializer: Serializer = JSON_S
 def _same(adapter: TypeAdapter[Any], body: bytes, value: object) -> bool:
     try:
         return alike(value, adapter.validate_json(body))
-    except ValidationError:
+    except Exception:  # noqa: BLE001 a validator may raise anything
         return False
 
 

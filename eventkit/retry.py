@@ -69,7 +69,7 @@ class Retry:
         if isinstance(error, RetryLater):
             return min(error.delay, IN_ORDER / (self.attempts - 1) if self.in_order else LONGEST)
         spread = 1 + self.jitter * random.uniform(-1, 1)  # noqa: S311 not a secret
-        return timedelta(seconds=self._exact(attempt) * spread)
+        return min(timedelta(seconds=self._exact(attempt) * spread), LONGEST)
 
     def _exact(self, attempt: int) -> float:
         seconds = self.first_delay.total_seconds()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from eventkit.lanes import Lanes
@@ -52,13 +53,18 @@ class Silence:
             self._changed.clear()
             await self._changed.wait()
 
-    def begin(self) -> None:
-        """One runs alone."""
+    def begin(self) -> Callable[[], None]:
+        """One runs alone, until what is returned is called; twice is harmless."""
         self.hold()
         self._alone = True
+        ended = False
 
-    def end(self) -> None:
-        """It has ended."""
-        self._alone = False
-        self._changed.set()
-        self.free()
+        def end() -> None:
+            nonlocal ended
+            if not ended:
+                ended = True
+                self._alone = False
+                self._changed.set()
+                self.free()
+
+        return end

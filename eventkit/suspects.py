@@ -55,6 +55,11 @@ _LOOK = 0.05
 """Seconds until room for trials is looked for again, if nothing else makes us look."""
 _COMES = 2.0
 """Seconds to keep quiet for the copy that is to run alone; it may have gone to another replica."""
+_QUIET = 30.0
+"""Seconds for which nothing is begun at most, so that what runs ends and one can run alone: a handler may hang."""
+_ALONE = 60.0
+"""Seconds for which one runs alone at most: that it kills its process in a moment is not to be seen then, and its
+handler may hang."""
 _FLUSH = 5.0
 """Seconds that making sure of the settlements may take."""
 _REST = (0.05, 5.0)
@@ -168,7 +173,7 @@ class Suspects:
             if self._trying is None or self._trying.done():
                 self._trying = asyncio.get_running_loop().create_task(self._try(), name="eventkit trials")
         elif count == 1 and self._silence.there:
-            self._start(delivery, self._run_alone)
+            self._start(delivery)
         elif count == 1:  # it was not begun; another replica may be quiet
             self._move(delivery, known._replace(trial=known.trial - 1))
         else:  # it was begun, and the process that did so lives: this one
@@ -255,7 +260,7 @@ class Suspects:
 
     def _is_ours(self, delivery: Delivery, known: Suspicion, count: int) -> bool:
         """Has nobody died of this trial? It comes for the first time, or all its earlier times it came here."""
-        trial = (delivery.message.headers.get(h.ID, delivery.position), known.moves)
+        trial = (delivery.message.headers.get(h.MESSAGE_ID, delivery.position), known.moves)
         ours = count == 1 or self._taken.get(trial) == count - 1
         if ours:
             self._taken[trial] = count
@@ -334,13 +339,27 @@ class Suspects:
                 began = loop.time()
                 self._silence.hold()
                 try:
-                    await self._silence.come()
-                    self._missed = 0 if await self._next() else self._missed + 1
+                    self._missed = 0 if await self._quiet() and await self._next() else self._missed + 1
                 finally:
                     self._silence.free()
                 least, most = _REST
-                rest = min(max(loop.time() - began, least), most) * _MISSED ** min(self._missed, 20)
-                await asyncio.sleep(min(rest, _LONGEST_REST))
+                took = loop.time() - began
+                rest = min(max(took, least), most) * _MISSED ** min(self._missed, 20)
+                await asyncio.sleep(max(min(rest, _LONGEST_REST), took))
+
+    async def _quiet(self) -> bool:
+        """Until nothing runs any more; False: something runs on and on, and others must not wait for it."""
+        try:
+            async with asyncio.timeout(_QUIET):
+                await self._silence.come()
+        except TimeoutError:
+            log.warning(
+                "%s: nothing new was begun for %g s, and a handler still runs: a message that may have killed its "
+                "process waits until none does; timeout= ends handlers that hang",
+                *(self._group.name, _QUIET),
+            )
+            return False
+        return True
 
     async def _next(self) -> bool:
         """Ask for the copy that is to run alone, and keep quiet until it has run; False: it did not come."""
@@ -361,10 +380,9 @@ class Suspects:
         await self._silence.come()
         return True
 
-    def _start(self, delivery: Delivery, run: Callable[[Delivery], Any]) -> None:
+    def _start(self, delivery: Delivery) -> None:
         self._came.set()
-        self._silence.begin()
-        self._task(delivery, run(delivery))
+        self._task(delivery, self._run_alone(delivery, self._silence.begin()))
 
     def _task(self, delivery: Delivery, work: Any) -> None:
         self._started(delivery)
@@ -372,9 +390,18 @@ class Suspects:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _run_alone(self, delivery: Delivery) -> None:
+    async def _run_alone(self, delivery: Delivery, end: Callable[[], None]) -> None:
         known = copies.suspicion(delivery.message)
         assert known is not None
+
+        def let_in() -> None:
+            log.warning(
+                "%s: %s, which may have killed its process, runs for more than %g s: others go on beside it",
+                *(self._group.name, self._outcomes.telling.about(delivery.message), _ALONE),
+            )
+            end()
+
+        timer = asyncio.get_running_loop().call_later(_ALONE, let_in)
         try:
             # or it would come again, if the process dies, besides this copy of it
             await self._flush(_FLUSH)
@@ -388,7 +415,8 @@ class Suspects:
             self._outcomes.forget(delivery)
             how = self._untried(delivery, known)
         finally:
-            self._silence.end()
+            timer.cancel()
+            end()
         self._settle(delivery, how)
 
     async def _decide(self, delivery: Delivery) -> Settlement:

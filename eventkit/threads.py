@@ -33,14 +33,22 @@ class Threads:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[object] = loop.create_future()
         with self._lock:
-            grow = self._idle == 0 and self._count < self._most
+            grow = self._idle <= 0 and self._count < self._most
             if grow:
                 self._count += 1
             else:
                 self._idle -= 1
         self._jobs.put((loop, future, copy_context(), function, args, kwargs))
         if grow:
-            threading.Thread(target=self._work, name=f"{self._name} handler {self._count}", daemon=True).start()
+            thread = threading.Thread(target=self._work, name=f"{self._name} handler {self._count}", daemon=True)
+            try:
+                thread.start()
+            except BaseException:  # as where the process may have no more of them: what is asked for never begins
+                future.cancel()
+                with self._lock:
+                    self._count -= 1
+                    self._idle -= 1
+                raise
         return await future
 
     def stop(self) -> None:

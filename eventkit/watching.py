@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import timedelta
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
 from eventkit.adapter import Message
+
+log = logging.getLogger("eventkit")
 
 
 class What(StrEnum):
@@ -48,3 +51,17 @@ class Happened(NamedTuple):
 
 Watch: TypeAlias = Callable[[Happened], None] | None
 """None: nobody watches, and it costs nothing."""
+
+
+def harmless(watch: Watch) -> Watch:
+    """As it is, but for what it raises: that is logged, and the messages go on."""
+    if watch is None:
+        return None
+
+    def tell(happened: Happened) -> None:
+        try:
+            watch(happened)
+        except Exception:
+            log.exception("whoever watches failed, and the messages go on: %s of %s", happened.what, happened.group)
+
+    return tell

@@ -11,7 +11,6 @@ from typing import Any, Protocol, TypeVar
 
 import uuid_utils
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticSerializationError
 
 from eventkit import headers as h
 from eventkit.adapter import Address, Message
@@ -93,7 +92,14 @@ def encode(message: Event | Command[Any], about: Envelope, serializer: Serialize
     """The wire form of an event or command. InvalidMessage names the class and the field that cannot be written."""
     route = routing(type(message))
     serializer = route.serializer or serializer
+    key = None
     try:
+        if route.key is not None:
+            value = getattr(message, route.key)
+            if value is not None:
+                key = str(value)
+                if not key.isascii():
+                    key.encode()  # half a surrogate pair could not be sent
         body = serializer.encode(message)
         changed = None
         if serializer is JSON_SERIALIZER:
@@ -102,9 +108,9 @@ def encode(message: Event | Command[Any], about: Envelope, serializer: Serialize
                 changed = faith.check(message)
             if faith.open and changed is None:
                 changed = faith.reads_back(message, body)
-    except (PydanticSerializationError, ValueError, TypeError) as error:
+    except Exception as error:  # a serializer, of the bus or of a field, may raise anything
         raise InvalidMessage(
-            f"{type(message).__name__} cannot be written as {serializer.content_type}: {error}"
+            f"{type(message).__name__} cannot be written as {serializer.content_type}: {h.said(error)}"
         ) from error
     if changed is not None:
         raise InvalidMessage(f"{type(message).__name__}{changed}")
@@ -122,12 +128,8 @@ def encode(message: Event | Command[Any], about: Envelope, serializer: Serialize
         h.CORRELATION_ID: correlation,
         h.MESSAGE_ID: id_,
     }
-    key = None
-    if route.key is not None:
-        value = getattr(message, route.key)
-        if value is not None:
-            key = str(value)
-            headers[h.SUBJECT] = headers[h.PARTITION_KEY] = key
+    if key is not None:
+        headers[h.SUBJECT] = headers[h.PARTITION_KEY] = key
     _add_rare(headers, about)
     return Message(route.address, route.type, key, headers, body)
 
@@ -174,7 +176,7 @@ def decode(message: Message, cls: type[M], serializer: Serializer = JSON_SERIALI
     except ValidationError as error:
         raise UndecodableMessage(f"{_name(message)} does not fit {cls.__name__}: {summary(error)}") from error
     except Exception as error:
-        raise UndecodableMessage(f"{_name(message)} cannot be read as {content_type}: {error}") from error
+        raise UndecodableMessage(f"{_name(message)} cannot be read as {content_type}: {h.said(error)}") from error
 
 
 def version(message: Message) -> int:

@@ -54,7 +54,7 @@ class Publisher:
             again: list[tuple[int, Question]] = []
             missing: dict[Address, Exception | None] = {}
             for item, result in zip(waiting, results, strict=True):
-                if isinstance(result, bytes) and b'"error"' not in result:
+                if isinstance(result, bytes) and not _is_refusal(result):
                     continue
                 reason = answers[item[0]] = await self._reason(messages[item[0]], result, missing)
                 if isinstance(reason, NotNow):
@@ -131,6 +131,11 @@ class Publisher:
         if address.kind == "inbox":
             return _no_owner(address)
         return NotProvisioned(f"there is no stream for {address}")
+
+
+def _is_refusal(answer: bytes) -> bool:
+    """A stream may be named `error`, which its confirmations say."""
+    return b'"error"' in answer and "error" in json.loads(answer)
 
 
 def _no_owner(inbox: Address) -> NoOwner:

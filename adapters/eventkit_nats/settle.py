@@ -18,6 +18,8 @@ _NAK_LATER = b"PUB %b %d\r\n%b\r\n"
 _PROGRESS = b"PUB %b 4\r\n+WPI\r\n"
 _SAFE = 0.9
 """The part of a lease in which we settle: past it the message may be on its way to another."""
+_LONGEST = 24 * 3600.0
+"""Seconds after which one that is put off comes again, and is put off again: for ever is no number that NATS takes."""
 _RECENT = 2.0
 """Seconds after which a server has written down what was acknowledged."""
 
@@ -98,7 +100,7 @@ class Settling:
 
     def park(self, reply: bytes, seconds: float) -> None:
         """Not due yet: the server keeps it until then. It takes no room here and holds up nobody."""
-        body = b'-NAK {"delay": %d}' % max(1, round(seconds * 1e9))
+        body = b'-NAK {"delay": %d}' % max(1, round(min(seconds, _LONGEST) * 1e9))
         self._out.append(_NAK_LATER % (reply, len(body), body))
         self._schedule()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 import nats
 import pytest
+from nats.js.errors import NotFoundError
 from pydantic import SecretStr
 
 from eventkit import Bus, Event, Service
@@ -399,6 +401,43 @@ async def eventually_async(ask: Callable[[], Awaitable[Any]], holds: Callable[[A
     while not holds(answer := await ask()):
         assert time.monotonic() < ends, f"{what}: {answer}"
         await asyncio.sleep(0.01)
+
+
+def test_one_that_is_due_in_eight_thousand_years_is_not_delivered_again_and_again(broker: Give) -> None:
+    """A number of nanoseconds that the server cannot read would have it delivered at once."""
+
+    async def test() -> None:
+        async with started(broker("nats").url) as adapter:
+            await create(adapter)
+            got = await receive(adapter, GROUP)
+            await put(adapter, raw(GROUP.retry, b"far", due=datetime(9999, 12, 31, tzinfo=UTC)))
+            name = f"{namespace_of(adapter)}=worker"
+
+            async def deliveries() -> int:
+                return int((await api(adapter, f"CONSUMER.INFO.{name}=retry.{name}"))["delivered"]["consumer_seq"])
+
+            await eventually_async(deliveries, lambda count: count > 0, "it has come, and was put off")
+            await stays(lambda: not got.got, "it is not due", 0.5)
+            assert await deliveries() == 1
+
+    run(test())
+
+
+def test_a_topic_may_be_named_error(broker: Give) -> None:
+    """The server confirms with the stream's name, and refuses with a field of that name."""
+    topic = Address("topic", "error")
+
+    async def test() -> None:
+        async with started(broker("nats").url, "") as adapter:
+            await create(adapter, topic)
+            try:
+                await put(adapter, raw(topic, b"fine"))
+                assert [one.message.body for one in await contents(adapter, topic)][-1:] == [b"fine"]
+            finally:
+                with contextlib.suppress(NotFoundError):  # a slow server is asked twice
+                    await api(adapter, "STREAM.DELETE.error")
+
+    run(test())
 
 
 def test_a_failed_copy_keeps_the_original(broker: Give) -> None:

@@ -10,14 +10,14 @@ import pytest
 
 from eventkit import Batch, DeclarationError, Event, Retry, Service, suspects
 from eventkit import headers as h
-from eventkit.adapter import Address, Connection, Delivery, Group, Message, Provision, Receive
+from eventkit.adapter import Address, Connection, Delivery, Group, Message, Provision, Receive, Settlement
 from eventkit.bus import Bus
 from eventkit.context import Context
 from eventkit.contract.checks import eventually
 from eventkit.contract.receiving import Receiving, contents, receive
 from eventkit.copies import Reason, Suspicion, suspect, suspicion
 from eventkit.memory import MemoryAdapter, MemoryConsumer, Store
-from eventkit.watching import Happened, What
+from eventkit.outcomes import Outcomes
 
 
 class Load(Event, topic="loads", key="name"):
@@ -179,7 +179,7 @@ def test_one_whose_process_died_while_it_ran_alone_is_quarantined() -> None:
     with_memory(test)
 
 
-def test_one_that_could_not_be_given_up_on_is_given_up_on_later() -> None:
+def test_one_that_could_not_be_given_up_on_is_given_up_on_later(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(adapter: MemoryAdapter, bus: Bus) -> None:
         service = Service("loader", quarantine_after=4)
 
@@ -187,12 +187,16 @@ def test_one_that_could_not_be_given_up_on_is_given_up_on_later() -> None:
         async def load(event: Load) -> None:
             raise AssertionError("it is not tried again")
 
-        told: list[What] = []
+        tried: list[str] = []
+        quarantined = Outcomes.quarantined
 
-        def watch(happened: Happened) -> None:
-            told.append(happened.what)
-            if len(told) == 1:
-                raise OSError("nobody can be told")
+        async def fails_once(self: Outcomes, arrived: Delivery, why: str) -> Settlement:
+            tried.append(why)
+            if len(tried) == 1:
+                raise OSError("not now")
+            return await quarantined(self, arrived, why)
+
+        monkeypatch.setattr(Outcomes, "quarantined", fails_once)
 
         await bus.publish(Load(name="killer"))
         (killer,) = (await deliver(adapter, 1)).got
@@ -202,8 +206,8 @@ def test_one_that_could_not_be_given_up_on_is_given_up_on_later() -> None:
         held.settle_all(held.got[:1])
         await held.consumer.stop(1.0)
         watched = MemoryAdapter(Connection(url=None, namespace="", client="test"), store=adapter._store)
-        async with Bus(watched, source="test", watch=watch) as other, other.run(service):
-            await eventually(lambda: told == [What.DEAD, What.DEAD], "it is given up on when it comes again")
+        async with Bus(watched, source="test") as other, other.run(service) as running:
+            await eventually(lambda: running.counts["loader"].dead == 1, "it is given up on when it comes again")
         (letter,) = await contents(adapter, GROUP.dead)
         assert letter.message.headers[h.REASON] == Reason.QUARANTINED
 

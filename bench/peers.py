@@ -103,12 +103,13 @@ def _theirs(peer: _Peer, url: str, count: int) -> tuple[float, float]:
 
 
 async def _fill(module: str, count: int) -> float:
-    send = importlib.import_module(module).send
+    peer = importlib.import_module(module)
     bodies = [order.model_dump() for order in orders(count)]
-    began = time.perf_counter()
-    for body in bodies:
-        await send(body)
-    return count / (time.perf_counter() - began)
+    async with peer.sending():
+        began = time.perf_counter()
+        for body in bodies:
+            await peer.send(body)
+        return count / (time.perf_counter() - began)
 
 
 if __name__ == "__main__":

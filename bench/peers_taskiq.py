@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from taskiq_redis import RedisStreamBroker
@@ -18,3 +20,12 @@ async def place(order: dict[str, Any]) -> None:
 
 async def send(order: dict[str, Any]) -> None:
     await place.kiq(order)
+
+
+@asynccontextmanager
+async def sending() -> AsyncIterator[None]:
+    await broker.startup()  # makes the workers' group, which begins now: what is sent before that, no worker ever sees
+    try:
+        yield
+    finally:
+        await broker.shutdown()

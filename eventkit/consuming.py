@@ -6,8 +6,9 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NoReturn
 
 from eventkit import batching, copies
 from eventkit.adapter import Adapter, Consumer, Delivery, Done, Group, Move, Release, Settlement
@@ -17,7 +18,7 @@ from eventkit.gathering import Gathered, Item, Joined
 from eventkit.headers import SUSPECT
 from eventkit.instruments import GroupState, Place
 from eventkit.lanes import Gate, Lanes, take_back_cancellation
-from eventkit.outcomes import Outcomes, Wait
+from eventkit.outcomes import Outcomes, Unsettled, Wait
 from eventkit.suspects import Suspects
 from eventkit.telling import Counts
 
@@ -51,7 +52,7 @@ class Consuming:
         self._heard = instruments if instruments is not None and instruments.hear_of_settlements else None
         self._adapter = adapter
         self._clock = clock
-        self._lanes: Lanes[Delivery | Gathered] = Lanes(self._process, concurrency, clock.call_later)
+        self._lanes: Lanes[Delivery | Gathered] = Lanes(self._begin, concurrency, clock.call_later)
         self._gatherer = outcomes.gatherer
         self._alone = self._gatherer is None and self._heard is None
         """Is there nobody to be told of a settlement besides the broker?"""
@@ -291,14 +292,39 @@ class Consuming:
 
     # one delivery
 
-    async def _process(self, item: Delivery | Gathered) -> float | Gate | None:
+    def _begin(self, item: Delivery | Gathered) -> Coroutine[Any, Any, float | Gate | None] | None:
+        """As far as it goes without waiting for anything, mostly to its end: what is left to do, if any is."""
         if isinstance(item, Gathered):
-            await self._process_batch(item)
-            return None
+            return self._process_batch(item)
+        how: Settlement | Coroutine[Any, Any, Settlement | Unsettled]
+        try:
+            how = self._outcomes.begin(item)
+        except Exception as error:  # noqa: BLE001 as in `_process`
+            how = _raising(error)
+        if not isinstance(how, (Done, Move, Release)):
+            return self._process(item, how)
+        if self._alone and self._consumer is not None:  # `_settle`, without the price of a call for each message
+            try:
+                self._consumer.settle(item, how)
+            except Exception as error:  # noqa: BLE001 as in `_settle`
+                self.unsettled(item, how, error)
+            key = id(item)
+            del self._held[key]
+            if self._trials:
+                self._suspects.ended(key)
+            if self._waiters:
+                self._tell_waiters(key)
+        else:
+            self._settle(item, how)
+        return None
+
+    async def _process(
+        self, item: Delivery, deciding: Coroutine[Any, Any, Settlement | Unsettled]
+    ) -> float | Gate | None:
         key = id(item)
         self._started.add(key)
         try:
-            how = await self._outcomes.decide(item)
+            how = await deciding
         except asyncio.CancelledError:
             if self._outcomes.aborting:
                 how = self._suspects.given_back(item)
@@ -318,20 +344,7 @@ class Consuming:
             assert not isinstance(how, Item), "a suspect in a lane"
             self._started.discard(key)
             return how.seconds if isinstance(how, Wait) else how
-        self._started.discard(key)
-        if self._alone:  # `_settle`, without the price of a call for each message
-            if self._consumer is not None:
-                try:
-                    self._consumer.settle(item, how)
-                except Exception as error:  # noqa: BLE001 as in `_settle`
-                    self.unsettled(item, how, error)
-            del self._held[key]
-            if self._trials:
-                self._suspects.ended(key)
-            if self._waiters:
-                self._tell_waiters(key)
-        else:
-            self._settle(item, how)
+        self._settle(item, how)
         return None
 
     async def _process_batch(self, batch: Gathered) -> None:
@@ -390,3 +403,7 @@ class Consuming:
             if not missing and not done.done():
                 done.set_result(None)
         self._waiters = [(missing, done) for missing, done in self._waiters if not done.done()]
+
+
+async def _raising(error: Exception) -> NoReturn:
+    raise error

@@ -1,9 +1,9 @@
 """Lanes: messages with one key run one after another, all others side by side, up to a limit.
 
 Long-lived workers, no task per item. Each item runs in a fresh copy of the context variables that were there at the
-start: a worker steps the item's coroutine by hand inside that copy, which costs a tenth of a task. A worker that an
-item keeps waiting wakes the next one, so that instant handlers need one worker and slow ones get them all. An item
-that asks to run again later keeps its lane, and no worker.
+start: a worker calls it, and steps its coroutine by hand, inside that copy, which costs a tenth of a task. A worker
+that an item keeps waiting wakes the next one, so that instant handlers need one worker and slow ones get them all. An
+item that asks to run again later keeps its lane, and no worker.
 """
 
 from __future__ import annotations
@@ -51,12 +51,13 @@ class Lanes(Generic[T]):
 
     def __init__(
         self,
-        run: Callable[[T], Coroutine[Any, Any, float | Gate | None]],
+        run: Callable[[T], Coroutine[Any, Any, float | Gate | None] | None],
         concurrency: int,
         later: Callable[[float, Callable[[], object]], object],
     ) -> None:
-        """`run` gives None when the item is done with, or the seconds (or the gate) after which it is to run again,
-        before any other of its key. `later` calls a function after so many seconds."""
+        """`run` is done with the item when it returns None; or it gives a coroutine, which returns None when the item
+        is done with, or the seconds (or the gate) after which it is to run again, before any other of its key. `later`
+        calls a function after so many seconds."""
         self._run = run
         self._concurrency = concurrency
         self._later = later
@@ -201,13 +202,15 @@ class Lanes(Generic[T]):
             item = ready.popleft()
             first: T = item.first if isinstance(item, _Lane) else item  # pyright: ignore[reportAssignmentType] no T is a lane
             context = base.copy()
-            coroutine = run(first)
-            try:
-                waits_for = context.run(coroutine.send, None)
-            except StopIteration as end:
-                wait: float | Gate | None = end.value
-            else:
-                wait = await self._rest(coroutine, context, waits_for)
+            wait: float | Gate | None = None
+            coroutine = context.run(run, first)
+            if coroutine is not None:
+                try:
+                    waits_for = context.run(coroutine.send, None)
+                except StopIteration as end:
+                    wait = end.value
+                else:
+                    wait = await self._rest(coroutine, context, waits_for)
             if isinstance(item, _Lane):
                 if wait is not None:
                     self._asleep[item.key] = item
@@ -315,6 +318,24 @@ class _Lane(Generic[T]):
     def __init__(self, key: Hashable, first: T) -> None:
         self.key = key
         self.first = first
+
+
+@types.coroutine
+def go_on(coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> Generator[Any, Any, Any]:
+    """Await a coroutine that was begun by hand, and waits for this."""
+    while True:
+        try:
+            yield waits_for
+        except GeneratorExit:
+            coroutine.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 whatever is thrown in belongs to the coroutine
+            try:
+                waits_for = coroutine.throw(error)
+            except StopIteration as end:
+                return end.value
+        else:
+            return (yield from coroutine)
 
 
 @types.coroutine

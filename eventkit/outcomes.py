@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from datetime import datetime, timedelta
+from types import CoroutineType
 from typing import Any, NamedTuple, TypeAlias
 
 from eventkit import copies, repeats
 from eventkit import headers as h
-from eventkit.adapter import DONE, Delivery, Group, Message, Move, Settlement
+from eventkit.adapter import DONE, Delivery, Done, Group, Message, Move, Release, Settlement
 from eventkit.breaker import Breaker
 from eventkit.clock import LONGEST, Clock
 from eventkit.copies import Reason
@@ -28,8 +29,8 @@ from eventkit.errors import (
 )
 from eventkit.gathering import Gatherer, Item, Joined
 from eventkit.handling import Entry, Table
-from eventkit.instruments import Attempt
-from eventkit.lanes import Gate, take_back_cancellation
+from eventkit.instruments import Attempt, Brief
+from eventkit.lanes import Gate, go_on, take_back_cancellation
 from eventkit.messages import Command, Event
 from eventkit.outgoing import Emitter, Unsendable
 from eventkit.telling import Telling
@@ -93,6 +94,16 @@ class Outcomes:
             breaker.dropped(delivery)
 
     async def decide(self, delivery: Delivery) -> Settlement | Unsettled:
+        begun = self.begin(delivery)
+        return begun if isinstance(begun, (Done, Move, Release)) else await begun
+
+    def begin(  # noqa: C901 each step of it, as a function, would cost as much as all of them
+        self, delivery: Delivery
+    ) -> Settlement | Coroutine[Any, Any, Settlement | Unsettled]:
+        """Decide at once, where its handler does not wait for anything; else a coroutine that goes on from there.
+
+        To be called in the context in which the handler is to run, and the coroutine is to be stepped there, too.
+        """
         message = delivery.message
         headers = message.headers
         entry = self._table.get(message.type)
@@ -104,29 +115,61 @@ class Outcomes:
             or h.ID not in headers
             or headers.get(h.VERSION, entry.version) != entry.version
         ):
-            return await self._decide_rare(delivery)
+            return self._decide_rare(delivery)
         if not entry.short or self._waiting or self._attended():
-            return await self._attempt(entry, delivery, delivery, 1, None)
+            return self._attempt(entry, delivery, delivery, 1, None)
         # The rest is `_attempt` for a handler that takes its message alone, without a call for each step of it.
         brief, began = None, 0.0
         if self._briefs is not None:
             brief = self._briefs[entry]
             if brief is None or (brief.begins is not None and not brief.begins(message)):
-                return await self._attempt(entry, delivery, delivery, 1, None)
+                return self._attempt(entry, delivery, delivery, 1, None)
         try:
             if headers.get(h.CONTENT_TYPE) != JSON:
-                return await self._attempt(entry, delivery, delivery, 1, None)
+                return self._attempt(entry, delivery, delivery, 1, None)
             assert entry.validate is not None, "of a short one"
             content = entry.validate(message.body or b"")
         except Exception:  # noqa: BLE001 a validator may raise anything: `decode` says what is wrong with it
-            return await self._attempt(entry, delivery, delivery, 1, None)
+            return self._attempt(entry, delivery, delivery, 1, None)
         if self.telling.named:
             self.telling.enter(delivery, 1)
+        if brief is not None:
+            began = time.perf_counter()
         try:
-            if brief is not None:
-                began = time.perf_counter()
-            result = await entry.handler.function(content)
-            if result is not None or h.REPLY_TO in headers:
+            running = entry.handler.function(content)
+        except BaseException as error:  # noqa: BLE001 as below
+            return self._failed_first(entry, delivery, content, error, began)
+        if type(running) is not CoroutineType:
+            return self._goes_on(entry, delivery, content, running, brief, began)
+        try:
+            waits_for = running.send(None)
+        except StopIteration as end:
+            result = end.value
+        except BaseException as error:  # noqa: BLE001 whatever a handler raises is a failure of its message
+            return self._failed_first(entry, delivery, content, error, began)
+        else:
+            return self._goes_on(entry, delivery, content, go_on(running, waits_for), brief, began)
+        if result is not None or h.REPLY_TO in headers:
+            return self._goes_on(entry, delivery, content, _returned(result), brief, began)
+        if brief is not None and brief.handled is not None:
+            brief.handled(message, time.perf_counter() - began)
+        self.telling.counts.handled += 1
+        return DONE
+
+    async def _goes_on(
+        self,
+        entry: Entry,
+        delivery: Delivery,
+        content: Event | Command[Any],
+        running: Awaitable[object],
+        brief: Brief | None,
+        began: float,
+    ) -> Settlement | Wait:
+        """The short way of a handler that waits for something, or has something to send."""
+        message = delivery.message
+        try:
+            result = await running
+            if result is not None or h.REPLY_TO in message.headers:
                 await self.emitter.succeeded(entry, delivery, result, ())
         except BaseException as error:  # noqa: BLE001 whatever a handler raises is a failure of its message
             return await self._failed_first(entry, delivery, content, error, began)
@@ -452,6 +495,10 @@ class Outcomes:
         )
         self.telling.dead(entry, delivery, letter, reason, error, attempt)
         return Move(letter)
+
+
+async def _returned(result: object) -> object:
+    return result
 
 
 def _version(message: Message) -> str:

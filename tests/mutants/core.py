@@ -11,10 +11,10 @@ CORE = (
     Mutant(
         "settle before the handler",
         _CONSUMING,
-        "            how = await self._outcomes.decide(item)\n",
+        "            how = self._outcomes.begin(item)\n",
         "            if self._consumer is not None:\n"
         "                self._consumer.settle(item, Done())\n"
-        "            how = await self._outcomes.decide(item)\n",
+        "            how = self._outcomes.begin(item)\n",
         "D6",
     ),
     Mutant(

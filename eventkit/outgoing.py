@@ -13,7 +13,7 @@ from eventkit.adapter import Delivery, Message
 from eventkit.clock import Clock, check_delay, sleep
 from eventkit.context import Outgoing
 from eventkit.copies import brief
-from eventkit.errors import CommandFailed, DeclarationError, InvalidMessage, Reject
+from eventkit.errors import CommandFailed, DeclarationError, InvalidMessage, MessageTooLarge, Reject
 from eventkit.handling import Entry, frozen
 from eventkit.instruments import Instruments, Place
 from eventkit.messages import Command, Event, routing
@@ -194,9 +194,11 @@ class Emitter:
             for place, error in zip(left, answers, strict=True):
                 if error is None:
                     self._published(messages[place], contents[place] if place < len(contents) else None)
-                elif permanent(error) and messages[place].address.kind != "reply":
+                elif permanent(error) and (
+                    messages[place].address.kind != "reply" or isinstance(error, MessageTooLarge)
+                ):
                     refused[place] = error
-                elif messages[place].address.kind == "reply" and permanent(error):
+                elif permanent(error):
                     log.warning(
                         "%s: nobody waits for the reply to %s", self._group, messages[place].headers[h.CAUSATION]
                     )

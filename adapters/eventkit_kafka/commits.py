@@ -14,11 +14,11 @@ from aiokafka import TopicPartition  # type: ignore[import-untyped]
 from aiokafka.errors import (  # type: ignore[import-untyped]
     CommitFailedError,
     IllegalStateError,
-    KafkaError,
     OffsetMetadataTooLargeError,
 )
 from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
 
+from eventkit_kafka.clients import unbroken
 from eventkit_kafka.progress import METADATA, Tracker
 
 log = logging.getLogger("eventkit.kafka")
@@ -91,11 +91,11 @@ class Commits:
             return True
         try:
             async with asyncio.timeout(seconds):
-                await self._member.consumer.commit(marks)
+                await unbroken(self._member.consumer.commit(marks))
         except (CommitFailedError, IllegalStateError) as error:
             # The partitions are somebody else's by now: where he goes on was told by an earlier commit.
             log.debug("group %s: too late to commit: %r", self._group, error)
-        except (TimeoutError, OSError, KafkaError) as error:
+        except Exception as error:  # noqa: BLE001 whatever aiokafka raises: who commits regularly must not end of it
             if isinstance(error, OffsetMetadataTooLargeError):
                 self._room = 0
             for tracker in touched:

@@ -33,6 +33,8 @@ _STUCK = 4
 """So many times without an answer, while others are answered: this member's connections lead nowhere."""
 _LOOK_UP = 10.0
 _LOOK_AGAIN = 10.0
+_FIND_AGAIN = 0.5
+"""Seconds until aiokafka is asked again where a partition is read from."""
 _POLL = 0.5
 """Seconds between two questions whether aiokafka's own parts are well."""
 _NOBODY = TopicPartition("eventkit-nobody", 0)
@@ -205,13 +207,16 @@ class Membership:
 
     def _find_start(self, tracker: Tracker) -> None:
         async def find() -> None:
-            try:
-                offset = await self.consumer.position(tracker.tp)
-            except KafkaError as error:
-                log.debug("group %s: no place to read %s from: %r", self.group, tracker.tp, error)
-            else:
+            while tracker.open:  # given up, the partition would be ours, and read by nobody
+                try:
+                    offset = await unbroken(self.consumer.position(tracker.tp))
+                except Exception as error:  # noqa: BLE001 whatever aiokafka raises
+                    log.debug("group %s: no place to read %s from yet: %r", self.group, tracker.tp, error)
+                    await asyncio.sleep(_FIND_AGAIN)
+                    continue
                 if tracker.open:
                     self.fetcher.begin(tracker.tp, offset)
+                return
 
         task = asyncio.get_running_loop().create_task(find(), name="eventkit kafka start")
         self._finding.add(task)

@@ -200,9 +200,12 @@ class GroupConsumer:
             self._since(now)
             self._awake = now
             if self._link.up.is_set():
-                self._settling.renew(now)
-                self._sources.check(now)
-                self._ask_small()
+                try:
+                    self._settling.renew(now)
+                    self._sources.check(now)
+                    self._ask_small()
+                except Exception:  # leases that nobody renews run out, and nobody would know
+                    log.exception("NATS: the upkeep of group %s failed, and is tried again", self.group.name)
 
     def _since(self, now: float) -> float | None:
         """Since when what is read now has been ours at least, by the loop's clock. None: for so long, since this

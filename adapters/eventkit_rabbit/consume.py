@@ -17,7 +17,7 @@ from eventkit.errors import NotProvisioned
 from eventkit_rabbit.link import Link
 from eventkit_rabbit.names import Names
 from eventkit_rabbit.session import Origins, Session, held
-from eventkit_rabbit.wire import unused
+from eventkit_rabbit.wire import unbroken, unused
 
 log = logging.getLogger("eventkit.rabbit")
 
@@ -141,8 +141,8 @@ class RabbitConsumer:
         while True:
             try:
                 if deleted:
-                    await self._provide()
-                session = await self._open()
+                    await unbroken(self._provide())
+                session = await unbroken(self._open())
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001 (the consumer must outlive whatever the broker says)
@@ -182,7 +182,7 @@ class RabbitConsumer:
         session = self._session
         try:
             async with asyncio.timeout(_OPEN):
-                await self._apply()
+                await unbroken(self._apply())
         except Exception as error:  # noqa: BLE001 (a channel that cannot be switched is replaced)
             if session is not None:
                 await session.wire.close_channel(session.channel)
@@ -284,7 +284,7 @@ class RabbitConsumer:
         """Publish the copies; finish the originals whose copy is confirmed."""
         answers: Sequence[Exception | None]
         try:
-            answers = await self._publish([how.copy for _, how in moves])
+            answers = await unbroken(self._publish([how.copy for _, how in moves]))
         except Exception as failure:  # noqa: BLE001 (whatever it is, the deliveries are still ours)
             answers = [failure] * len(moves)
         for (delivery, how), error in zip(moves, answers, strict=True):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import aiormq
 from aiormq import exceptions as amqp
@@ -18,6 +18,8 @@ from eventkit_rabbit.frames import ChannelOwner, Frames
 from eventkit_rabbit.target import Target
 
 log = logging.getLogger("eventkit.rabbit")
+
+T = TypeVar("T")
 
 _CONNECT = 10.0
 """Seconds for one attempt to connect."""
@@ -186,6 +188,18 @@ class Wire:
         owners, self.frames.owners = self.frames.owners, {}
         for owner in owners.values():
             owner.closed(reason)
+
+
+async def unbroken(work: Awaitable[T]) -> T:
+    """What a client cancels where it closes something is a ConnectionError to us: only who cancels our own task ends
+    it."""
+    try:
+        return await work
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ConnectionError("aiormq gave up what was waited for") from None
 
 
 async def unused(_: object) -> None:

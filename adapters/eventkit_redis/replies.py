@@ -75,6 +75,10 @@ class ReplyConsumer:
                     await asyncio.sleep(_PAUSE)
                 with contextlib.suppress(TimeoutError):
                     await self._link.wait_up()
+            except Exception as error:
+                log.exception("replies cannot be read, trying again")
+                self._error = error
+                await asyncio.sleep(_PAUSE)
 
     async def _read(self) -> None:
         call = self._link.call(

@@ -16,6 +16,7 @@ from eventkit import (
     Bus,
     Circuit,
     Command,
+    CommandFailed,
     Context,
     Event,
     PublishError,
@@ -315,6 +316,25 @@ def test_what_was_only_delayed_is_skipped_as_ever() -> None:
             await t.idle()
             assert not t.dead_letters()
             assert t._running.counts["shop"].skipped == 1
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_a_reply_that_is_too_large_is_a_failure_that_its_requester_hears_of() -> None:
+    class Print(Command[str], service="press"):
+        pages: int
+
+    service = Service("press")
+
+    @service.handler
+    async def print_(command: Print) -> str:
+        return "x" * command.pages * 1_000
+
+    async def main() -> None:
+        async with run(service) as t:
+            assert len(await t.request(Print(pages=1))) == 1_000
+            with pytest.raises(CommandFailed, match=r"MessageTooLarge: .* is .* bytes on the wire"):
+                await t.request(Print(pages=2_000))
 
     asyncio.run(asyncio.wait_for(main(), 20))
 

@@ -80,19 +80,26 @@ def typing(session: nox.Session) -> None:
     session.run("pyright")
 
 
-@nox.session
+@nox.session(python=PYTHONS)
 def package(session: nox.Session) -> None:
-    """The wheel, in an environment that has nothing else of this project: without extras, then with tests."""
+    """The wheel and the sdist, in an environment that has nothing else of this project: without extras, as a user's
+    type checkers see it, then with tests."""
     built = Path(session.create_tmp()).resolve()
+    shutil.rmtree(built)
+    built.mkdir()
     session.install("build")
     session.run("python", "-m", "build", "--outdir", str(built), ".", silent=True)
     wheel, sdist = next(built.glob("*.whl")), next(built.glob("*.tar.gz"))
     session.log(f"built {wheel.name} and {sdist.name}")
-    session.install("--force-reinstall", str(wheel))
-    elsewhere = built / "elsewhere"
+    packaging, elsewhere = ROOT / "tests" / "packaging", built / "elsewhere"
     elsewhere.mkdir()
-    with session.chdir(elsewhere):  # where no source tree can stand in for the wheel
-        session.run("python", ROOT / "tests" / "packaging" / "installed.py", str(wheel))
+    for archive in (sdist, wheel):
+        session.install("--force-reinstall", str(archive))
+        with session.chdir(elsewhere):  # where no source tree can stand in for what is installed
+            session.run("python", packaging / "installed.py", str(wheel))
+    with session.chdir(elsewhere):
+        session.install(*groups("typing"))
+        session.run("python", packaging / "outside.py", f"{session.bin}/python", "mypy", "pyright")
         session.install(*groups("test"))
         shutil.copytree(ROOT / "tests", elsewhere / "tests", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", elsewhere)

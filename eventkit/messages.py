@@ -103,7 +103,7 @@ class _Message(BaseModel):
             declare(cls, keywords)
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True)
+@dataclass_transform(kw_only_default=True)
 class Event(_Message):
     """A fact, in the past tense. Frozen. Published to a topic; any number of services react, including none.
 
@@ -126,7 +126,7 @@ class Event(_Message):
         return _upcast(cls, from_version)
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True)
+@dataclass_transform(kw_only_default=True)
 class Command(_Message, Generic[R]):
     """A request to act, in the imperative. Frozen. Sent to the one service that owns it.
 

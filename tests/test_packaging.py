@@ -65,6 +65,12 @@ def test_a_wheel_alone_runs_in_memory_and_says_what_is_missing(python: Path, whe
     run(str(python), str(script), str(wheel), cwd=tmp_path)
 
 
+def test_the_type_checkers_of_its_users_find_what_is_wrong(python: Path, tmp_path: Path) -> None:
+    script = ROOT / "tests" / "packaging" / "outside.py"
+    checkers = ("mypy", *(["pyright"] if importlib.util.find_spec("pyright") else []))
+    run(sys.executable, str(script), str(python), *checkers, cwd=tmp_path)
+
+
 def test_the_wheel_holds_its_licence_and_no_tests(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()

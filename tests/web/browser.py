@@ -71,7 +71,9 @@ class Browser:
     def until(self, true: Callable[[], object], seconds: float = 10) -> None:
         end = time.monotonic() + seconds
         while not true():
-            assert time.monotonic() < end, "it did not come about"
+            if time.monotonic() >= end:
+                shown = self.run("return document.body.innerText")
+                raise AssertionError(f"it did not come about; complaints: {self.complaints()}; the page:\n{shown}")
             time.sleep(0.02)
 
     def complaints(self) -> list[str]:

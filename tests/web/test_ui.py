@@ -199,6 +199,21 @@ def test_on_a_phone(in_memory: Stage, chromium: Browser, axe: str) -> None:
     assert page.violations(axe) == []
 
 
+def test_a_question_right_after_another_is_answered(in_memory: Stage, chromium: Browser) -> None:
+    """A browser says that the first was closed when the second is there already."""
+    page = shown(in_memory, chromium)
+    in_memory.sell("broken")
+    page.until(lambda: page.run(LETTERS) == 1)
+    page.run(
+        "const button = document.querySelector('#letter-rows .own button');"
+        "button.click(); document.getElementById('ask').close(); button.click()"
+    )
+    page.until(lambda: page.focused() == "ask-no")
+    page.run("document.getElementById('ask-yes').focus()")
+    page.press(ENTER)
+    page.until(lambda: page.text("#said") == ["1 dead letter of seating retried"], 20)
+
+
 def test_pausing(in_memory: Stage, chromium: Browser) -> None:
     page = shown(in_memory, chromium)
     page.click("#pause")

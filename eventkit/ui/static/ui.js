@@ -538,7 +538,8 @@
     of("ask-no").focus();
   };
   of("ask").addEventListener("close", () => {
-    if (of("ask").returnValue === "yes") answered();
+    if (of("ask").open) return; // a browser tells of it later: the next question stands there already
+    if (of("ask").returnValue === "yes") answered?.();
     answered = null;
   });
   const act = async (verb, deed) => {

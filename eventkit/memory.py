@@ -330,8 +330,11 @@ class MemoryAdapter:
         if isinstance(item, Group):
             queue = store.queues.get(self._naming.group(item.name))
             missing = [name for source in item.sources for name in self._missing(source)]
-            if queue is None or any(queue not in store.subscribers.get(self._name(s), ()) for s in item.sources):
-                missing.append(f"group:{item.name}")
+            unread = [s for s in item.sources if queue not in store.subscribers.get(self._name(s), ())]
+            if queue is None or unread:
+                missing.append(
+                    f"group:{item.name} on {', '.join(map(str, unread))}" if unread else f"group:{item.name}"
+                )
             return missing
         if item.kind in ("topic", "inbox"):
             found = self._name(item) in (store.topics if item.kind == "topic" else store.subscribers)

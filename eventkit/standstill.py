@@ -121,7 +121,8 @@ class Standstill:
 
     def _say(self, innermost: FrameType, seconds: float) -> None:
         place, frame = self._where(innermost)
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        number = frame.f_lineno or 0  # there may be none, in between two of them
+        line = linecache.getline(frame.f_code.co_filename, number).strip()
         log.warning(
             "%s: the event loop is kept from running (%d of %d times in the last seconds, now for %.1f s) in %s, at "
             "%s:%d%s. Nothing else of this process runs meanwhile, and leases of messages are not renewed. A handler "
@@ -129,7 +130,7 @@ class Standstill:
             "an asynchronous client",
             place.service if place else ", ".join(service.name for service in self._services),
             *(self._late.count(True), len(self._late), seconds, place or frame.f_code.co_qualname),
-            *(frame.f_code.co_filename, frame.f_lineno, line and f" ({line})"),
+            *(frame.f_code.co_filename, number, line and f" ({line})"),
         )
 
     def _where(self, innermost: FrameType) -> tuple[_Place | None, FrameType]:
@@ -182,4 +183,4 @@ def watched(services: Sequence[Service]) -> Iterator[None]:
     finally:
         found.leave(services)
         if found.over:
-            del _of[loop]
+            _of.pop(loop, None)  # over also where its loop was closed before all had left

@@ -143,6 +143,8 @@ class GroupConsumer:
             await self._held.take_due(batch, self._ahead)
         if self._ahead:
             await self._write_ahead()
+        if not self._resumed.is_set():  # it was paused while this was read
+            await self._resumed.wait()
         if member.revocations != revocations:
             batch = self._lending.still_ours(batch)
         if batch:

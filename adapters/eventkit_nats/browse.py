@@ -23,7 +23,8 @@ from eventkit_nats.topology import Place, Topology
 
 _BATCH = 64
 """Messages asked for at once, one question each: works on every server, and on streams without direct access."""
-_GONE = 10037
+_GONE = (10037, 10043, 10057)
+"""No such message: looked for, to be deleted, and on older servers."""
 _sequence = re.compile(rb"Nats-Sequence: *(\d+)").search
 
 
@@ -178,7 +179,7 @@ def _found(answer: bytes | Exception) -> dict[str, Any] | None:
 
 
 def _is_gone(error: Exception) -> bool:
-    return isinstance(error, NotFoundError) or (isinstance(error, APIError) and error.err_code in (_GONE, 10057))
+    return isinstance(error, NotFoundError) or (isinstance(error, APIError) and error.err_code in _GONE)
 
 
 def _delivery(address: Address, place: Place, kept: dict[str, Any]) -> Delivery:

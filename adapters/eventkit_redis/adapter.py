@@ -134,14 +134,15 @@ class RedisAdapter:
         if reply is not None:
             key = self._keys.stream(reply)
             consumer = ReplyConsumer(reader, reply, key, receive, min(in_flight, self._settings.batch))
+            await consumer.start()
         else:
             assert self._upkeep is not None
             assert self._trimmer is not None
             links = Links(link, self._upkeep, reader, self._settings, self._takes)
             client = self._connection.client
             consumer = StreamConsumer(group, receive, links, self._keys, self._trimmer, client, in_flight=in_flight)
+            consumer.start()
         self._consumers.add(consumer)
-        consumer.start()
         return consumer
 
     def browse(self, address: Address) -> AsyncIterator[Delivery]:

@@ -38,7 +38,15 @@ class ReplyConsumer:
     def error(self) -> Exception | None:
         return self._link.error or self._error
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """From what comes next: who listened here before has had what is there, or gave up on it."""
+        try:
+            (newest,) = await self._link.ask(command("XREVRANGE", self._key, "+", "-", "COUNT", 1))
+        except BaseException:
+            await self._link.close()
+            raise
+        if newest:
+            self._last = newest[0][0]
         self._task = asyncio.get_running_loop().create_task(self._run(), name="eventkit-redis-replies")
 
     def settle(self, delivery: Delivery, how: Settlement) -> None:

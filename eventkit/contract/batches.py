@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter, defaultdict
 from datetime import timedelta
 
@@ -291,14 +292,23 @@ async def stop_with_open_batches(backend: Backend) -> None:
     async def reset(event: Reset) -> None:
         """It is there so that a key may be held while another type waits behind it."""
 
-    total = 120
+    count = itertools.count()
+
+    def more(many: int, *meters: str) -> list[Read]:
+        return [Read(number=next(count), meter=meters[n % len(meters)]) for n in range(many)]
+
     async with bus(backend, namespace) as b:
-        async with b.run(service):
-            await b.publish_many([Read(number=number, meter=f"m{number % 9}") for number in range(total)])
-            await b.publish(Reset(number=0, meter="m0"))
-            await eventually(lambda: done.total() >= 50, "a full batch is handled")
+        async with b.run(service) as running:
+            await b.publish_many(more(120, *(f"m{n}" for n in range(9))))
+            await b.publish_many([*more(10, *(f"n{n}" for n in range(5))), Reset(number=0, meter="m0")])
+            await eventually(
+                lambda: done.total() >= 100 and not running.at_work, "two are handled, one is being filled"
+            )
+            await b.publish_many(more(50, *(f"o{n}" for n in range(50))))
             began = asyncio.get_running_loop().time()
         assert asyncio.get_running_loop().time() - began < 8, "the stop waited for a batch to be full"
+        assert done.total() >= 130, f"what was in a batch was given back: only {done.total()} are handled"
+        total = next(count)
         again = Service("storing")
 
         @again.handler(batch=Batch(size=50, wait=SHORT))

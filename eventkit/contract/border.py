@@ -66,6 +66,20 @@ class Measure(Command[float], service="keeper"):
     ratio: float = 0.0
 
 
+_RULE: Mapping[object, str | None] = {
+    "text": "text",
+    b"\xc3\xa9": "é",
+    b"\xff": None,
+    True: "true",
+    2: "2",
+    -7: "-7",
+    1.5: "1.5",
+    None: None,
+    (1, 2): None,
+}
+"""What becomes of a header's value; None: it is left out."""
+
+
 class Kept:
     """A service that keeps what it gets."""
 
@@ -156,6 +170,7 @@ async def headers_without_text(backend: Backend) -> None:
     namespace = fresh_namespace()
     kept = Kept()
     odd = backend.no_text
+    assert {said: h.text(said) for said in _RULE} == _RULE
     assert odd, "a broker that takes text alone has no such headers: do not be Foreign"
     async with bus(backend, namespace) as b, b.run(kept.service):
         for name in ("once", "again", "dead"):

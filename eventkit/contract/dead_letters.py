@@ -6,10 +6,11 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 from eventkit import headers as h
-from eventkit.adapter import Address
+from eventkit.adapter import Address, Group, Provision
 from eventkit.bus import Bus
 from eventkit.contract.checks import Backend, bus, check, eventually, fresh_namespace
 from eventkit.contract.letters import listed
+from eventkit.contract.receiving import contents, put, raw, started
 from eventkit.contract.refusing import Refusing
 from eventkit.copies import STACK, TEXT, Reason
 from eventkit.errors import GiveUp, MessageTooLarge
@@ -212,3 +213,26 @@ async def refused_letter_is_kept(backend: Backend) -> None:
             found = await listed(b, "worker", 5, within=30.0)
     assert Counter(letter.key for letter in found) == dict.fromkeys([*names, "last", None], 1)
     assert all(letter.attempts == 1 and letter.error_type for letter in found)
+
+
+@check("F22", "browsing shows dead letters oldest first; what is removed is gone, and nothing else; twice is no error")
+async def removed(backend: Backend) -> None:
+    group = Group("worker", (Address("topic", "letters.parcels"),))
+    async with started(backend, fresh_namespace()) as adapter, started(backend, fresh_namespace()) as elsewhere:
+        for one in (adapter, elsewhere):
+            await one.provision([group], Provision.CREATE)
+        for number in range(6):  # one by one: all at once they may be of the same age
+            await put(adapter, raw(group.dead, b"%d" % number, "k"))
+        await put(elsewhere, raw(group.dead, b"of another namespace", "k"))
+        found = await contents(adapter, group.dead)
+        assert [letter.message.body for letter in found] == [b"%d" % number for number in range(6)], "not oldest first"
+        assert len({letter.position for letter in found}) == 6
+        assert list(await adapter.remove([found[1], found[4]])) == [None, None]
+        left = await contents(adapter, group.dead)
+        assert [letter.message.body for letter in left] == [b"0", b"2", b"3", b"5"]
+        assert list(await adapter.remove([found[4], left[0], found[1]])) == [None, None, None], "one was gone already"
+        assert list(await adapter.remove([])) == []
+        left = await contents(adapter, group.dead)
+        assert [letter.message.body for letter in left] == [b"2", b"3", b"5"]
+        assert [letter.position for letter in left] == [found[at].position for at in (2, 3, 5)]
+        assert len(await contents(elsewhere, group.dead)) == 1

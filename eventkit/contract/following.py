@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-from eventkit.adapter import DONE, Adapter, Address, Delivery, Group, Provision
+from eventkit.adapter import DONE, Address, Delivery, Group, Provision
 from eventkit.contract.checks import Backend, check, eventually, fresh_namespace, stays
-from eventkit.contract.receiving import put, raw, receive, started
+from eventkit.contract.receiving import following, put, raw, receive, started
 from eventkit.contract.samples import raises
 from eventkit.errors import NotProvisioned
 
 _TOPIC = Address("topic", "followed")
 _INBOX = Address("inbox", "followed")
 _GROUP = Group("followed", (_TOPIC, _INBOX))
-
-
-@asynccontextmanager
-async def _following(adapter: Adapter, address: Address) -> AsyncIterator[list[Delivery]]:
-    """What it shows, as it comes."""
-    seen: list[Delivery] = []
-
-    async def look(messages: AsyncIterator[Delivery]) -> None:
-        async for delivery in messages:
-            seen.append(delivery)  # noqa: PERF401 it is looked at meanwhile
-
-    async with adapter.follow(address) as messages:
-        looking = asyncio.create_task(look(messages))
-        try:
-            yield seen
-            assert not looking.done(), f"it ended by itself: {looking.exception()!r}"
-        finally:
-            looking.cancel()
-            await asyncio.wait([looking])
 
 
 def _bodies(deliveries: list[Delivery]) -> list[bytes]:
@@ -48,8 +25,8 @@ async def follow(backend: Backend) -> None:
         await adapter.provision([_GROUP], Provision.CREATE)
         await elsewhere.provision([_GROUP], Provision.CREATE)
         await put(adapter, raw(_TOPIC, b"before", "k"))
-        async with _following(adapter, _TOPIC) as first, _following(adapter, _TOPIC) as second:
-            async with _following(adapter, _INBOX) as inbox:
+        async with following(adapter, _TOPIC) as first, following(adapter, _TOPIC) as second:
+            async with following(adapter, _INBOX) as inbox:
                 await put(elsewhere, raw(_TOPIC, b"of another namespace", "k"))
                 await put(adapter, *(raw(_TOPIC, body, "k", headers={"h": "v\u00e9"}) for body in wanted))
                 await put(adapter, raw(_INBOX, b"a command", "k"))

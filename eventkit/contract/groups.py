@@ -1,19 +1,19 @@
-"""C2, L12, L13: which groups there are, who reads them and what waits for them, and how one goes away."""
+"""C2, L12, L13, L15: which groups there are, who reads them and what waits for them, and how one goes away."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Generator
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from eventkit.adapter import DONE, Adapter, Address, Backlog, Group, Provision
 from eventkit.contract.checks import Backend, Refused, Vacuous, check, fresh_namespace, stays
 from eventkit.contract.receiving import contents, put, raw, receive, started
 from eventkit.contract.samples import raises
-from eventkit.errors import CapabilityNotSupported, GroupInUse, NoOwner
+from eventkit.errors import CapabilityNotSupported, GroupInUse, NoOwner, NotProvisioned
 
 _PARCELS, _LETTERS = Address("topic", "parcels"), Address("topic", "letters.eu")
 _INBOX = Address("inbox", "shipping")
@@ -61,19 +61,26 @@ async def measured(backend: Backend) -> None:
             raise Vacuous("the broker does not say who reads")
         for address, count in counts.items():
             await put(aside, *(raw(address, b"x", f"k{number}") for number in range(count)))
+        later = datetime.now(UTC) + timedelta(hours=1)
+        await put(aside, raw(_SHIPPING.retry, b"later", "k", due=later), raw(_SHIPPING.dead, b"dead", "k"))
+
+        def besides(backlog: Backlog) -> bool:
+            ages = [backlog.oldest, *(waiting.oldest for waiting in backlog.sources.values())]
+            aged = all(age is None or timedelta(0) <= age < timedelta(minutes=1) for age in ages)
+            return aged and backlog.delayed in (1, None) and backlog.dead in (1, None)
 
         def waits(backlog: Backlog) -> bool:
             split = {address: waiting.ready for address, waiting in backlog.sources.items()}
             in_flight = {waiting.in_flight for waiting in backlog.sources.values()}
             whole = (backlog.consumers, backlog.ready, backlog.in_flight) == (0, 6, 0)
-            return whole and split in ({}, counts) and in_flight <= {0}
+            return whole and split in ({}, counts) and in_flight <= {0} and besides(backlog)
 
         def is_read(backlog: Backlog) -> bool:
             split = {address: waiting.in_flight for address, waiting in backlog.sources.items()}
             whole = (backlog.consumers, backlog.ready) == (2, 0) and backlog.in_flight in (6, None)
-            return whole and split in ({}, counts)
+            return whole and split in ({}, counts) and besides(backlog)
 
-        look = partial(aside.measure, _SHIPPING)
+        look = functools.partial(aside.measure, _SHIPPING)
         await _until(look, waits, "six wait, and nobody reads")
         readers = [await receive(adapter, _SHIPPING) for adapter in (one, other)]
         await _until(look, is_read, "two read, and have all six in hand")
@@ -96,7 +103,7 @@ async def disbanded(backend: Backend) -> None:
         later = datetime.now(UTC) + timedelta(hours=1)
         await put(adapter, raw(_SHIPPING.retry, b"later", "k", due=later), raw(_SHIPPING.dead, b"dead", "k"))
 
-        look = partial(adapter.measure, _SHIPPING)
+        look = functools.partial(adapter.measure, _SHIPPING)
         reading = await receive(elsewhere, _SHIPPING, settle_with=DONE)
         await reading.arrive(4)
         await _until(look, lambda backlog: backlog.consumers != 0, "it is read")
@@ -111,10 +118,12 @@ async def disbanded(backend: Backend) -> None:
         assert _named(await adapter.groups(both)) == [_AUDIT.name]
         assert _named(await elsewhere.groups(both)) == [_AUDIT.name]
         await adapter.disband(_SHIPPING.name)
-        await _until(partial(_answer, adapter), lambda it: isinstance(it, NoOwner), "its commands have no owner")
+        await _until(
+            functools.partial(_answer, adapter), lambda it: isinstance(it, NoOwner), "its commands have no owner"
+        )
         audit = await receive(elsewhere, _AUDIT, settle_with=DONE)
         await audit.arrive(6)
-        await _until(partial(_answer, elsewhere), lambda it: isinstance(it, NoOwner), "nor anywhere else")
+        await _until(functools.partial(_answer, elsewhere), lambda it: isinstance(it, NoOwner), "nor anywhere else")
 
         await adapter.provision([_SHIPPING], Provision.CREATE)
         assert await contents(adapter, _SHIPPING.dead) == [], "its dead letters are still there"
@@ -126,6 +135,66 @@ async def disbanded(backend: Backend) -> None:
         await stays(lambda: (len(again.got), len(audit.got)) == (2, 7), "it has kept something", 0.3)
         assert again.bodies == [b"new", b"new"]
         await asyncio.gather(again.consumer.stop(5.0), audit.consumer.stop(5.0))
+
+
+@check("L15", "the removal of a group that is interrupted is seen, or complete: it can be repeated until all is gone")
+async def interrupted(backend: Backend) -> None:
+    async with started(backend, fresh_namespace()) as adapter:
+
+        async def remove(at: int | None) -> int:
+            await adapter.provision([_SHIPPING], Provision.CREATE)
+            await put(adapter, raw(_PARCELS, b"1"), raw(_INBOX, b"1"), raw(_SHIPPING.dead, b"1"))
+            removal = _Interrupted(adapter.disband(_SHIPPING.name), at)
+            task = asyncio.create_task(removal.run())
+            await asyncio.wait([task])
+            if not task.cancelled():  # it may take fewer steps than the last time
+                task.result()
+            return removal.waits
+
+        waits = await remove(None)
+        if not waits:
+            raise Vacuous("it is removed in one step, which nothing can interrupt")
+        for at in {max(waits // 2, 1), max(waits - 1, 1), waits}:
+            await remove(at)
+            if await adapter.groups([_SHIPPING.name]):
+                await adapter.disband(_SHIPPING.name)
+            await raises(NotProvisioned, adapter.provision([_SHIPPING], Provision.VALIDATE))
+            assert isinstance(await _answer(adapter), NoOwner), f"cut off at wait {at} of {waits}, its inbox is there"
+            await adapter.provision([_SHIPPING], Provision.CREATE)
+            left = await adapter.measure(_SHIPPING)
+            assert (left.ready, left.dead) == (0, 0), f"cut off at wait {at} of {waits}, it has left behind: {left}"
+
+
+class _Interrupted:
+    """Work that is cancelled when it waits for the nth time; None: never."""
+
+    def __init__(self, work: Awaitable[None], at: int | None) -> None:
+        self.waits = 0
+        self._work = work
+        self._at = at
+
+    async def run(self) -> None:
+        await self
+
+    def __await__(self) -> Generator[Any, None, None]:
+        steps: Any = self._work.__await__()
+        step = functools.partial(next, steps)
+        while True:
+            try:
+                waits_for = step()
+            except StopIteration:
+                return
+            self.waits += 1
+            if self.waits == self._at:
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+            try:
+                yield waits_for
+            except BaseException as error:  # noqa: BLE001 it is the work's
+                step = functools.partial(steps.throw, error)
+            else:
+                step = functools.partial(next, steps)
 
 
 def _named(groups: Collection[Group]) -> list[str]:

@@ -1,4 +1,4 @@
-"""R9, R10: names and what is made on the broker; C1: where a new group begins."""
+"""R9, R10, R13: names and what is made on the broker; C1: where a new group begins; C3: what validating can find."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from eventkit import (
     PublishError,
     Service,
 )
-from eventkit.adapter import Start
-from eventkit.contract.checks import Backend, Refused, bus, check, eventually, fresh_namespace, stays
+from eventkit.adapter import DONE, Address, Group, Start
+from eventkit.contract.checks import Backend, Refused, Vacuous, bus, check, eventually, fresh_namespace, stays
+from eventkit.contract.receiving import put, raw, receive, started
 from eventkit.contract.samples import Counted, Ship, counted, raises
+from eventkit.wire import new_id
 
 
 class Named(Event, key="key"):
@@ -148,6 +150,49 @@ async def provisioning(backend: Backend) -> None:
     async with strict(Provision.ASSUME) as assuming:
         await run(assuming)
     assert len(got) == 6
+
+
+@check(
+    "R13", "a physical name is taken as it is: the same channel for every namespace, and deliveries carry its address"
+)
+async def physical_names(backend: Backend) -> None:
+    legacy = Address("topic", "legacy", f"legacy-{new_id()}")
+    own = Address("topic", "legacy")
+    group = Group("reading", (legacy, own))
+    async with started(backend, fresh_namespace()) as one, started(backend, fresh_namespace()) as other:
+        for adapter in (one, other):
+            await adapter.provision([group], Provision.CREATE)
+            await adapter.provision([legacy], Provision.VALIDATE)
+        first, second = [await receive(adapter, group, settle_with=DONE) for adapter in (one, other)]
+        await put(one, raw(legacy, b"for both", "k"))
+        await put(one, raw(own, b"for one", "k"))
+        await eventually(lambda: len(first.got) >= 2 and second.got, "the foreign one comes to both")
+        await stays(lambda: (len(first.got), len(second.got)) == (2, 1), "one came to another namespace", 0.3)
+        assert {(found.message.address, found.message.body) for found in first.got} == {
+            (legacy, b"for both"),
+            (own, b"for one"),
+        }
+        assert [found.message.address for found in second.got] == [legacy]
+
+
+@check("C3", "validate finds a group that is not subscribed to one of its topics, where the broker can tell")
+async def subscriptions_are_validated(backend: Backend) -> None:
+    one, other, inbox = Address("topic", "one"), Address("topic", "other"), Address("inbox", "shipping")
+    group, wider = Group("shipping", (one,)), Group("shipping", (one, other))
+    async with started(backend, fresh_namespace()) as adapter:
+        await adapter.provision([group, other], Provision.CREATE)
+        for how in (Provision.CREATE, Provision.VALIDATE):
+            error = await raises(NotProvisioned, adapter.provision([inbox], how))
+            assert "shipping" in str(error), f"it does not say whose inbox is missing: {error}"
+        await adapter.provision([group, other], Provision.VALIDATE)
+        if not adapter.capabilities.validates_subscriptions:
+            await adapter.provision([wider], Provision.VALIDATE)  # both are there, and nobody can say more
+            raise Vacuous("the broker does not say what a group is subscribed to")
+        error = await raises(NotProvisioned, adapter.provision([wider], Provision.VALIDATE))
+        assert "shipping" in str(error), f"it does not name the group: {error}"
+        assert "other" in str(error), f"it does not name the topic: {error}"
+        await adapter.provision([wider], Provision.CREATE)
+        await adapter.provision([wider], Provision.VALIDATE)
 
 
 async def _enter(on: Bus, service: Service) -> None:

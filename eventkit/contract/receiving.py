@@ -103,6 +103,25 @@ async def started(backend: Adapters, namespace: str) -> AsyncIterator[Adapter]:
         await adapter.stop(5.0)
 
 
+@asynccontextmanager
+async def following(adapter: Adapter, address: Address) -> AsyncIterator[list[Delivery]]:
+    """What it shows, as it comes."""
+    seen: list[Delivery] = []
+
+    async def look(messages: AsyncIterator[Delivery]) -> None:
+        async for delivery in messages:
+            seen.append(delivery)  # noqa: PERF401 it is looked at meanwhile
+
+    async with adapter.follow(address) as messages:
+        looking = asyncio.create_task(look(messages))
+        try:
+            yield seen
+            assert not looking.done(), f"it ended by itself: {looking.exception()!r}"
+        finally:
+            looking.cancel()
+            await asyncio.wait([looking])
+
+
 def raw(
     address: Address,
     body: bytes | None,

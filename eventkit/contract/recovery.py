@@ -7,9 +7,12 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
+from eventkit.adapter import DONE, Adapter, Address, Group, Provision
 from eventkit.bus import Bus
 from eventkit.contract.checks import Backend, breakable, bus, check, eventually, fresh_namespace, stays
+from eventkit.contract.receiving import contents, following, put, raw, receive
 from eventkit.errors import PublishError
 from eventkit.messages import Command, Event
 from eventkit.running import Running
@@ -103,7 +106,9 @@ async def broker_restarts(backend: Backend) -> None:
         bus(faults, namespace) as sender,
         bus(faults, namespace) as consumer,
         consumer.run(_worker(seen)) as running,
+        following(sender.adapter, _BEATS) as followed,
     ):
+        await _leave_behind(sender.adapter)
         publishing = _Publishing(sender)
         async with publishing.going_on():
             await publishing.more(50, "publishes are confirmed")
@@ -121,8 +126,32 @@ async def broker_restarts(backend: Backend) -> None:
         assert publishing.slowest < ANSWER, f"a publish was answered after {publishing.slowest:.1f} s"
         await eventually(lambda: running.health().ok, f"health is green again: {running.health().errors}", BACK)
         assert await sender.request(Echo(number=2)) == 2, "requests go on, too"
-        before = seen.total()
-        await stays(lambda: seen.total() == before, "something comes again and again", 0.3)
+        before, last = seen.total(), len(followed)
+        await publishing.one()
+        await eventually(lambda: len(followed) > last and seen.total() > before, "who follows sees it, too", BACK)
+        await stays(lambda: seen.total() == before + 1, "something comes again and again", 0.3)
+        await _find_again(sender.adapter)
+
+
+_BEATS = Address("topic", "beats")
+_ABSENT = Group("absent", (_BEATS,))
+"""Nobody reads it until all is over."""
+
+
+async def _leave_behind(adapter: Adapter) -> None:
+    """An event that nobody reads yet, one that waits to be tried again, and a dead letter."""
+    await adapter.provision([_ABSENT], Provision.CREATE)
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    kept = (raw(_BEATS, b"event", "k"), raw(_ABSENT.retry, b"retry", "k", due=soon), raw(_ABSENT.dead, b"dead", "k"))
+    await put(adapter, *kept)
+
+
+async def _find_again(adapter: Adapter) -> None:
+    """All of it outlived the restart."""
+    assert [letter.message.body for letter in await contents(adapter, _ABSENT.dead)] == [b"dead"]
+    receiving = await receive(adapter, _ABSENT, in_flight=10_000, settle_with=DONE)
+    await eventually(lambda: {b"event", b"retry"} <= set(receiving.bodies), "what nobody had read", BACK)
+    await receiving.consumer.stop(5.0)
 
 
 @check("L4", "health is red while nothing is read, and says which group and why; it is green only when it reads")
@@ -132,7 +161,9 @@ async def health_is_true(backend: Backend) -> None:
     seen: Counter[int] = Counter()
     service = _worker(seen)
     (group, _) = service.groups()["worker"]
+    aside = faults.adapter(namespace)
     async with bus(faults, namespace) as sender, bus(faults, namespace) as consumer, consumer.run(service) as running:
+        await aside.start(15.0)
         publishing = _Publishing(sender)
         await publishing.one()
         await eventually(lambda: seen, "it reads")
@@ -143,6 +174,9 @@ async def health_is_true(backend: Backend) -> None:
             lambda: running.health().errors.keys() == {"worker"}, "health is red, and names the group", RED
         )
         await eventually(lambda: sender.health().broker, "a bus that only sends says that the broker is away", RED)
+        began = time.monotonic()
+        await aside.stop(2.0)
+        assert time.monotonic() - began < 5.0, "an adapter does not stop in time while its broker is away"
         assert not running.health().ok
         assert running.health().errors["worker"].strip(": "), "it does not say why"
         await asyncio.to_thread(faults.start)

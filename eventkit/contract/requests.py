@@ -11,16 +11,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from eventkit.adapter import Provision
+from eventkit import headers as h
+from eventkit.adapter import DONE, Adapter, Address, Group, Provision
 from eventkit.context import Context
 from eventkit.contract.checks import Backend, breakable, bus, check, eventually, fresh_namespace, stays
 from eventkit.contract.letters import dead_letters
-from eventkit.contract.receiving import started
+from eventkit.contract.receiving import Receiving, put, raw, receive, started
 from eventkit.contract.samples import raises
 from eventkit.errors import CommandFailed, CommandRejected, GiveUp, PublishError, Reject, RequestTimeout
 from eventkit.messages import Command, Event
 from eventkit.retry import Retry
 from eventkit.service import Service
+from eventkit.wire import new_id
 
 _SOON = timedelta(milliseconds=400)
 BACK = 20.0
@@ -144,6 +146,38 @@ async def replies_come_back(backend: Backend) -> None:
         ends = time.monotonic() + BACK
         while not await answered(3):
             assert time.monotonic() < ends, f"no request is answered {BACK:g} s after the broker came back"
+
+
+@check("Q4", "a reply address belongs to who listens there: nobody else gets what is sent there, and nothing is kept")
+async def replies_are_not_kept(backend: Backend) -> None:
+    namespace = fresh_namespace()
+    mine, other = (Address("reply", f"asker.{name}") for name in (new_id(), new_id()))
+    async with started(backend, namespace) as asking, started(backend, namespace) as answering:
+        first = await receive(asking, Group(mine.name, (mine,)))
+        beside = await receive(asking, Group(other.name, (other,)))
+        inbox = Address("inbox", "answering")
+        questions = await _questions(answering, inbox)
+        for number, address in enumerate((mine, mine, other)):
+            await put(asking, raw(inbox, b"%d" % number, headers={h.REPLY_TO: address.name}))
+        await questions.arrive(3)
+        to = [Address("reply", delivery.message.headers[h.REPLY_TO]) for delivery in questions.got]
+        await put(answering, *(raw(address, b"to %d" % number) for number, address in enumerate(to)))
+        await eventually(lambda: len(first.got) >= 2 and beside.got, "each gets its own")
+        first.settle_all(first.got[:1])
+        await first.consumer.flush(5.0)
+        assert (sorted(first.bodies, key=str), beside.bodies) == ([b"to 0", b"to 1"], [b"to 2"])
+        assert {delivery.message.address for delivery in first.got} == {mine}
+        await first.consumer.stop(5.0)
+        await answering.publish([raw(to[0], b"too late")])  # whether that is an error each broker sees in its own way
+        again = await receive(asking, Group(mine.name, (mine,)))
+        await stays(lambda: not again.got and len(beside.got) == 1, "a reply was kept, or came to somebody else", 0.5)
+        assert not first.failed
+
+
+async def _questions(answering: Adapter, inbox: Address) -> Receiving:
+    group = Group(inbox.name, (inbox,))
+    await answering.provision([group], Provision.CREATE)
+    return await receive(answering, group, settle_with=DONE)
 
 
 @check("Q2", "a new group begins with the moment it was provisioned: nothing before, and all after")

@@ -14,6 +14,7 @@ from eventkit import (
     DeclarationError,
     Event,
     NoOwner,
+    Retry,
     Service,
 )
 from eventkit.adapter import Group
@@ -227,9 +228,11 @@ async def unhandled_types(backend: Backend) -> None:
         service.handler(ship)
         service.handler(counts)
 
-    @new.handler
+    @new.handler(retry=Retry(attempts=3, first_delay=timedelta(milliseconds=300), jitter=0))
     async def pack(command: Pack, context: Context) -> None:
         got.append(f"pack {command.order} attempt {context.attempt}")
+        if command.order == "2" and context.attempt == 1:
+            raise RuntimeError("once more")
 
     group = Group("shipping", ())
     async with bus(backend, namespace) as sender:
@@ -246,7 +249,14 @@ async def unhandled_types(backend: Backend) -> None:
         async with bus(backend, namespace) as newer, newer.run(new):
             await eventually(lambda: len(got) >= 22, "a replica that knows the command gets it")
             await stays(lambda: len(got) == 22, "once", 0.3)
-    assert Counter(got) == Counter(["ship 1", "pack 1 attempt 1", *(f"count {number}" for number in range(20))])
+            await sender.send(Pack(order="2"))
+            await eventually(lambda: len(got) >= 23, "another one fails")
+        async with Bus(backend.adapter(namespace), source="old", clock=Behind()) as older, older.run(old):
+            await stays(lambda: len(got) == 23, "its next attempt waits, too", 0.7)
+        async with bus(backend, namespace) as newer, newer.run(new):
+            await eventually(lambda: len(got) >= 24, "and comes to a replica that knows it")
+    packs = ["pack 1 attempt 1", "pack 2 attempt 1", "pack 2 attempt 2"]
+    assert Counter(got) == Counter(["ship 1", *packs, *(f"count {number}" for number in range(20))])
     async with started(backend, namespace) as adapter:
         assert await contents(adapter, group.dead) == [], "none of it is a dead letter"
 

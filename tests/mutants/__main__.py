@@ -1,37 +1,36 @@
-"""Breaks the source on purpose, in a copy, one break at a time, and expects the check that is named to turn red.
+"""Breaks the source on purpose, in copies, one break at a time, and expects the check that is named to turn red.
 
     python -m tests.mutants                        all of them
     python -m tests.mutants --backend memory       those that are shown on this backend
     python -m tests.mutants "forget the lease"     those with this in their name
+    python -m tests.mutants --check F4             those that this check must notice
 
-The checks are run unbroken first: one that is red then would prove nothing.
+The checks are run unbroken first: one that is red then would prove nothing. A check must fail by an assertion of its
+own: one that breaks off by some other error, or takes too long, may have noticed nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import re
-import shutil
-import subprocess
+import queue
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from eventkit.testing.brokers import provide
 from eventkit.testing.brokers.__main__ import variables
 from tests.mutants.listed import ALL
 from tests.mutants.mutant import Mutant
+from tests.mutants.trees import Said, Tree
 
-ROOT = Path(__file__).parent.parent.parent
-COPIED = ("eventkit", "adapters", "tests", "examples", "pyproject.toml")
-LIMIT = 240.0
-"""Seconds that a check may take; a broken one may hang, and is red then too."""
-_ONE_FAILED = 1
-"""What pytest ends with where tests ran and some failed; anything else is a mistake of this list."""
+T = TypeVar("T")
+
+_NOTHING = Said("error", "pytest did not come to its end")
 
 
 def main() -> int:
@@ -39,84 +38,89 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
     parser.add_argument("names", nargs="*", help="only those with one of these in their name")
     parser.add_argument("--backend", action="append", help="only those that are shown there")
+    parser.add_argument("--check", action="append", help="only those that this check must notice")
+    parser.add_argument("--jobs", type=int, default=3, help="so many at once: most of a check is waiting")
     options = parser.parse_args()
     wanted = [
         mutant
         for mutant in ALL
         if (not options.backend or mutant.backend in options.backend)
+        and (not options.check or mutant.check in options.check)
         and (not options.names or any(name in mutant.name for name in options.names))
     ]
     with tempfile.TemporaryDirectory(prefix="eventkit-mutants-") as folder, _brokers(wanted) as found:
-        tree = Path(folder)
-        for name in COPIED:
-            _copy(ROOT / name, tree / name)
-        survived = [what for mutant in wanted if (what := _judge(mutant, tree, found))]
-    sys.stdout.write(f"{len(wanted) - len(survived)} of {len(wanted)} were caught\n")
-    sys.stdout.writelines(f"  not caught: {what}\n" for what in survived)
+        trees = [Tree(Path(folder) / str(job), found) for job in range(options.jobs)]
+        survived = _judge_all(wanted, trees)
+    _say(f"{len(wanted) - len(survived)} of {len(wanted)} were caught")
+    for what in survived:
+        _say(f"  not caught: {what}")
     return 1 if survived else 0
 
 
-def _judge(mutant: Mutant, tree: Path, environment: Mapping[str, str]) -> str | None:
+def _judge_all(wanted: Sequence[Mutant], trees: Sequence[Tree]) -> list[str]:
+    """Why which were not caught. Each tree is used by one at a time."""
+    free: queue.SimpleQueue[Tree] = queue.SimpleQueue()
+    for tree in trees:
+        free.put(tree)
+
+    def with_tree(judge: Callable[[Tree], T]) -> T:
+        tree = free.get()
+        try:
+            return judge(tree)
+        finally:
+            free.put(tree)
+
+    checks = {backend: list({m.test: None for m in wanted if m.backend == backend}) for backend in _backends(wanted)}
+    shares = [(backend, tests[at :: len(trees)]) for backend, tests in checks.items() for at in range(len(trees))]
+    with ThreadPoolExecutor(len(trees)) as pool:
+        unsound: dict[tuple[str, str], str] = {}
+        for found in pool.map(lambda share: with_tree(lambda tree: _unsound(share[0], share[1], tree)), shares):
+            unsound.update(found)
+        sound = [mutant for mutant in wanted if (mutant.backend, mutant.test) not in unsound]
+        survived = pool.map(lambda mutant: with_tree(lambda tree: _survives(mutant, tree)), sound)
+        return [*unsound.values(), *(why for why in survived if why is not None)]
+
+
+def _backends(wanted: Sequence[Mutant]) -> list[str]:
+    return list(dict.fromkeys(mutant.backend for mutant in wanted))
+
+
+def _unsound(backend: str, tests: Sequence[str], tree: Tree) -> dict[tuple[str, str], str]:
+    """Which of these checks would prove nothing, and why: they do not pass while nothing is broken."""
+    if not tests or all(one.outcome == "passed" for one in tree.run(tests, backend) or [_NOTHING]):
+        return {}
+    if len(tests) > 1:  # which of them?
+        return {about: why for test in tests for about, why in _unsound(backend, [test], tree).items()}
+    ended = "; ".join(f"{one.outcome}: {one.why}" for one in tree.run(tests, backend)) or "it took too long"
+    why = f"{tests[0]} is not green on {backend} as it is: {ended}"
+    _say(f"UNSOUND: {why}")
+    return {(backend, tests[0]): why}
+
+
+def _survives(mutant: Mutant, tree: Tree) -> str | None:
     """Why it was not caught; None: it was."""
     began = time.monotonic()
-    if _sound(mutant, tree, environment) != 0:
-        return f"{mutant.name}: {mutant.check} is red on {mutant.backend} as it is"
-    file = tree / mutant.file
-    whole = file.read_text(encoding="utf-8")
-    file.write_text(mutant.applied(whole), encoding="utf-8")
-    try:
-        code, output = _run(mutant, tree, environment)
-    finally:
-        file.write_text(whole, encoding="utf-8")
-    why = re.search(r"^E  +(.*)", output, re.MULTILINE)
-    said = "took too long" if code is None else why[1][:100] if why else output.strip()[-200:]
-    caught = code is None or code == _ONE_FAILED
-    sys.stdout.write(
-        f"{'caught' if caught else 'SURVIVED'}: {mutant.name}, by {mutant.check} on {mutant.backend} "
-        f"in {time.monotonic() - began:.0f} s{f': {said}' if caught else ''}\n"
-    )
-    sys.stdout.flush()
-    if caught:
+    with tree.broken(mutant):
+        said = tree.run([mutant.test], mutant.backend)
+    where = f"{mutant.name}, by {mutant.check} on {mutant.backend} in {time.monotonic() - began:.0f} s"
+    noticed = [one.why for one in said if one.noticed(mutant)]
+    if noticed:
+        _say(f"caught: {where}: {noticed[0][:140]}")
         return None
-    return f"{mutant.name}: {mutant.check} on {mutant.backend} ended with {code}{'' if code == 0 else f': {said}'}"
+    ended = "; ".join(f"{one.outcome}: {one.why[:300]}" for one in said) or "it took too long"
+    _say(f"SURVIVED: {where}: {ended}")
+    return f"{mutant.name}, by {mutant.check} on {mutant.backend}: {ended}"
 
 
-_known: dict[str, int | None] = {}
-
-
-def _sound(mutant: Mutant, tree: Path, environment: Mapping[str, str]) -> int | None:
-    """How the check ends with the source as it is."""
-    if mutant.test not in _known:
-        _known[mutant.test] = _run(mutant, tree, environment)[0]
-    return _known[mutant.test]
-
-
-def _run(mutant: Mutant, tree: Path, environment: Mapping[str, str]) -> tuple[int | None, str]:
-    command = [
-        *(sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--backend", mutant.backend),
-        str(tree / mutant.test.partition("::")[0]) + "::" + mutant.test.partition("::")[2],
-    ]
-    path = os.pathsep.join([str(tree), str(tree / "adapters")])
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("EVENTKIT_")}
-    env = {**clean, **environment, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
-    except subprocess.TimeoutExpired:
-        return None, ""
-    return done.returncode, done.stdout + done.stderr
-
-
-def _copy(source: Path, target: Path) -> None:
-    if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
-    elif source.exists():
-        shutil.copy(source, target)
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 @contextmanager
 def _brokers(wanted: Sequence[Mutant]) -> Iterator[Mapping[str, str]]:
     """Those that are needed, for all checks; by the variables that tests find them by."""
-    names = dict.fromkeys(mutant.backend for mutant in wanted if mutant.backend != "memory")
+    names = [backend for backend in _backends(wanted) if backend != "memory"]
     found = [provide(name) for name in names]
     try:
         yield variables(found)

@@ -243,7 +243,7 @@ BROKERS = (
     Mutant(
         "kafka: forget what was settled out of order",
         f"{_KAFKA}/progress.py",
-        "        return watermark, encode(watermark, self.next, ranges, room - len(said)) + said\n",
+        "        return watermark, encode(watermark, read, ranges, room - len(said)) + said\n",
         "        return watermark, said\n",
         "tests/adapters/test_kafka.py::test_settled_is_not_delivered_again_and_held_is",
         "kafka",

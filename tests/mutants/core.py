@@ -155,22 +155,22 @@ CORE = (
     Mutant(
         "skip an unknown command",
         _OUTCOMES,
-        '        if message.address.kind != "inbox" and not self._table.newer(message):\n',
-        "        if not self._table.newer(message):\n",
+        '        kept = message.address.kind == "inbox" or self._table.newer(message) or copies.taken(arrived)\n',
+        "        kept = self._table.newer(message) or copies.taken(arrived)\n",
         "R7",
     ),
     Mutant(
         "skip a newer version",
         _OUTCOMES,
-        '        if message.address.kind != "inbox" and not self._table.newer(message):\n',
-        '        if message.address.kind != "inbox":\n',
+        '        kept = message.address.kind == "inbox" or self._table.newer(message) or copies.taken(arrived)\n',
+        '        kept = message.address.kind == "inbox" or copies.taken(arrived)\n',
         "R8",
     ),
     Mutant(
         "run an expired request",
         _OUTCOMES,
         "        if deadline is not None and deadline <= now:\n",
-        "        if deadline is not None and deadline >= now:\n",
+        "        if deadline is not None and deadline <= now - timedelta(days=1):\n",
         "Q1",
     ),
     Mutant(

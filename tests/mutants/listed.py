@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from tests.mutants.batches import BATCHES
 from tests.mutants.brokers import BROKERS
 from tests.mutants.core import CORE
+from tests.mutants.messages import MESSAGES
+from tests.mutants.ports import PORTS
 
-ALL = (*CORE, *BROKERS)
+ALL = (*CORE, *MESSAGES, *BATCHES, *BROKERS, *PORTS)

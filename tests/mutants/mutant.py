@@ -19,6 +19,9 @@ class Mutant:
     """A behaviour of the contract (`D6`), or another test (`tests/unit/test_lanes.py::test_...`)."""
     backend: str = "memory"
     """On which that check must fail."""
+    fails_with: str = ""
+    """How what the check says begins. Empty: any assertion of it. Where an error ends the check that it does not
+    expect, and that is what this break does to a user, the error's name."""
 
     @property
     def test(self) -> str:

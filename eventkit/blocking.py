@@ -9,8 +9,10 @@ with eventkit.blocking.connect() as bus:
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -67,10 +69,14 @@ class Bus:
         self._bus = bus
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._process = 0
+        self._ending = threading.Lock()
+        """Nothing is given to the loop once it is told to end."""
 
     def __enter__(self) -> Self:
         if self._loop is not None:
             raise Closed("this bus is open already: one `with` at a time")
+        self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=_run, args=(self._loop,), name="eventkit blocking bus", daemon=True)
         self._thread.start()
@@ -133,14 +139,26 @@ class Bus:
         return DeadLetters(self._bus.dead_letters(group), self._wait)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop is None:
+        if self._process not in (0, os.getpid()):
             work.close()
-            raise Closed("this bus is not open: use it inside `with eventkit.blocking.connect() as bus`")
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+            raise Closed(
+                "this bus was opened before this process was forked, and its thread is not here: open one in each "
+                "process, such as in gunicorn's post_fork, or Celery's worker_process_init"
+            )
+        with self._ending:
+            if self._loop is None:
+                work.close()
+                raise Closed("this bus is not open: use it inside `with eventkit.blocking.connect() as bus`")
+            asked = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return asked.result()
+        except CancelledError:
+            raise Closed("this bus was closed before it had an answer") from None
 
     def _end(self) -> None:
-        loop, self._loop = self._loop, None
-        if loop is not None and self._thread is not None:
+        with self._ending:
+            loop, self._loop = self._loop, None
+        if loop is not None and self._thread is not None and self._process == os.getpid():
             loop.call_soon_threadsafe(loop.stop)
             self._thread.join(_END)
 
@@ -215,6 +233,11 @@ async def _close(found: AsyncGenerator[DeadLetter, None]) -> None:
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
+        left = asyncio.all_tasks(loop)  # others may still wait for these
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=_END / 2))
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()

@@ -283,7 +283,7 @@ class Bus:
         confirmed. Something that is no event at all raises DeclarationError, after those before it went out; as any
         error that `events` raises, it has the PublishError of those before it as its cause, if there is one.
         """
-        many = Many(self._open().publisher, self._happened, self._place, self._instruments)
+        many = Many(self._here().publisher, self._happened, self._place, self._instruments)
         about = self._about(headers=headers)
         try:
             for event in events:
@@ -330,7 +330,7 @@ class Bus:
         CommandRejected, CommandFailed, RequestTimeout (no proof that it did not happen), NoOwner, and what `send`
         raises.
         """
-        core, requests = self._open(), self._opened.requests
+        core, requests = self._here(), self._opened.requests
         if not isinstance(command, Command):
             raise _wrong_verb("request", command)
         if check_time("request(): timeout", timeout) <= timedelta(0):
@@ -415,13 +415,13 @@ class Bus:
 
     async def _forward(self, messages: Sequence[Message]) -> Sequence[Exception | None]:
         """Publish what was made before, and keeps the context in which it was."""
-        publisher = self._open().publisher
+        publisher = self._here().publisher
         if self._instruments is None:
             return await publisher.publish_batch(messages)
         return await self._instruments.send(self._place, messages, publisher.publish_batch, forwarded=True)
 
     async def _put(self, message: Event | Command[Any], about: Envelope) -> None:
-        core = self._open()
+        core = self._here()
         encoded = encode(message, about, self._serializer)
         if self._instruments is None:
             error = await core.publisher.publish(encoded)
@@ -476,6 +476,16 @@ class Bus:
         if self._opened.core is None:
             raise Closed("this bus is not open: use it inside `async with eventkit.connect() as bus`")
         return self._opened.core
+
+    def _here(self) -> Core:
+        """For what waits for the broker: a client that is used from two event loops may never answer."""
+        core = self._open()
+        if asyncio.get_running_loop() is not core.publisher.loop:
+            raise DeclarationError(
+                "this bus was opened in another event loop, and is used there alone: from other threads and loops take "
+                "eventkit.blocking.connect(), or asyncio.run_coroutine_threadsafe(bus.publish(...), its_loop)"
+            )
+        return core
 
     def _happened(self, message: Message, content: Event | Command[Any]) -> None:
         if self._tell is not None:

@@ -36,7 +36,8 @@ class Publisher:
         self._ensuring: dict[Address, asyncio.Future[Exception | None]] = {}
         self._waiting: list[tuple[Message, asyncio.Future[Exception | None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
+        """The only one from which anything may be published."""
         self._alone: asyncio.Future[None] | None = None
         """Under way: one that was published while nothing else was, which no turn of the loop is waited for."""
         self._scheduled = False
@@ -58,17 +59,17 @@ class Publisher:
             if self._closed:
                 return Closed("this bus is closed")
         if self._alone is None and not self._waiting and not self._tasks:
-            self._alone = self._loop.create_future()
+            self._alone = self.loop.create_future()
             try:
                 return (await self._hand_over((message,)))[0]
             finally:
                 self._alone.set_result(None)
                 self._alone = None
-        answer: asyncio.Future[Exception | None] = self._loop.create_future()
+        answer: asyncio.Future[Exception | None] = self.loop.create_future()
         self._waiting.append((message, answer))
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
         return await answer
 
     async def publish_batch(self, messages: Sequence[Message]) -> Sequence[Exception | None]:
@@ -112,7 +113,7 @@ class Publisher:
         self._scheduled = False
         while self._waiting and len(self._tasks) < _BATCHES:
             batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-            task = self._loop.create_task(self._send(batch), name="eventkit publish")
+            task = self.loop.create_task(self._send(batch), name="eventkit publish")
             self._tasks.add(task)
             task.add_done_callback(self._sent)
 
@@ -173,7 +174,7 @@ class Publisher:
             await asyncio.wait([other])
             if not other.cancelled():
                 return other.result()
-        mine = self._ensuring[address] = self._loop.create_future()
+        mine = self._ensuring[address] = self.loop.create_future()
         try:
             answer = await self._look_for(address)
             mine.set_result(answer)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Self
@@ -13,7 +17,7 @@ import pytest
 
 import eventkit
 from eventkit import Closed, Command, CommandRejected, DeclarationError, Event, NoOwner, Reject, RequestTimeout, Service
-from eventkit.adapter import Connection
+from eventkit.adapter import Address, Connection, Delivery, Message
 from eventkit.blocking import Bus, connect
 from eventkit.memory import MemoryAdapter, Store
 
@@ -167,3 +171,47 @@ def test_it_is_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("EVENTKIT_BROKER", "memory")
     with eventkit.blocking.connect() as bus:
         bus.publish(Placed(order="7"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_a_bus_of_before_a_fork_says_so(store: Store) -> None:
+    """Its thread is not there: what it is given would be waited for without an end."""
+    with connect(adapter=memory(store)) as bus:
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                bus.publish(Placed(order="a"))
+            except Closed as error:
+                code = 0 if "forked" in str(error) else 2
+            finally:
+                os._exit(code)
+        ends = time.monotonic() + 10
+        while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < ends:
+            time.sleep(0.01)
+        if not ended[0]:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        assert ended == (child, 0)
+
+
+def test_whoever_waits_in_another_thread_when_it_closes_is_told(store: Store) -> None:
+    class Deaf(MemoryAdapter):
+        async def remove(self, deliveries: object, /) -> list[Exception | None]:
+            waiting.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def browse(self, address: Address, /) -> AsyncIterator[Delivery]:
+            yield Delivery(Message(address, "Placed", None, {}, b"{}"), "1", None, None)
+
+        async def provision(self, wanted: object, how: object, /) -> None: ...
+
+    waiting = threading.Event()
+    with ThreadPoolExecutor() as threads:
+        with connect(adapter=Deaf(Connection(url=None, namespace="", client="test"), store=store)) as bus:
+            discarding = threads.submit(bus.dead_letters("payments").discard, all=True)
+            assert waiting.wait(5)
+        with pytest.raises(Closed, match="closed before it had an answer"):
+            discarding.result(5)

@@ -380,3 +380,26 @@ def test_what_was_made_of_a_bus_is_open_as_long_as_that_is() -> None:
             await late.publish(Placed(order="4"))
 
     run(main())
+
+
+def test_another_event_loop_is_told_so() -> None:
+    """Clients that are used from two may never answer."""
+
+    async def elsewhere(bus: Bus) -> list[BaseException]:
+        asked: list[Awaitable[object]] = [
+            bus.publish(Placed(order="a")),
+            bus.publish_many([Placed(order="a")]),
+            bus.request(Weigh(order="a")),
+            bus.deliver([bus.encode(Placed(order="a"))]),
+        ]
+        return [error for error in await asyncio.gather(*asked, return_exceptions=True) if error is not None]
+
+    async def main() -> None:
+        adapter = MemoryAdapter(Connection(url=None, namespace="", client="test"), store=Store())
+        async with Bus(adapter, source="test") as bus:
+            found = await asyncio.to_thread(asyncio.run, elsewhere(bus))
+            assert [type(error) for error in found] == [DeclarationError] * 4
+            assert "eventkit.blocking" in str(found[0])
+            await bus.publish(Placed(order="a"))
+
+    asyncio.run(main())

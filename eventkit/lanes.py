@@ -103,9 +103,10 @@ class Lanes(Generic[T]):
         """The key that has more items than that here, if one has, and how many."""
         if len(self._lanes) > more:  # each has one at least: too many keys for one of them to crowd
             return None
-        found = max(self._lanes, key=lambda key: len(self._lanes[key] or ()), default=None)
-        many = 0 if found is None else 1 + len(self._lanes[found] or ())
-        return (found, many) if many > more else None
+        most = max(map(len, filter(None, self._lanes.values())), default=0)
+        if not self._lanes or 1 + most <= more:
+            return None
+        return next(key for key, behind in self._lanes.items() if len(behind or ()) == most), 1 + most
 
     def drop(self, keep: Callable[[T], bool]) -> list[T]:
         """Take out all waiting items that are not to be kept, and give them back."""

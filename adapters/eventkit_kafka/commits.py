@@ -23,8 +23,8 @@ from eventkit_kafka.progress import METADATA, Tracker
 
 log = logging.getLogger("eventkit.kafka")
 
-_HURRY = 2_000
-"""So many changes are committed before the interval is over."""
+_HURRY, _HURRY_EACH = 2_000, 40
+"""So many changes are committed before the interval is over: in all, and for each partition, since each costs."""
 _TIMEOUT = 10.0
 _COST = 2.5e-6
 """Seconds of interval for each offset that is pending: writing its mark down then takes a fiftieth of the time."""
@@ -47,6 +47,7 @@ class Commits:
         self._dirty = asyncio.Event()
         self._hurry = asyncio.Event()
         self._changes = 0
+        self._many = _HURRY
         self._room = METADATA
 
     def touched(self) -> None:
@@ -54,7 +55,7 @@ class Commits:
         self._changes += 1
         if self._changes == 1:
             self._dirty.set()
-        elif self._changes == _HURRY:
+        elif self._changes == self._many:
             self._hurry.set()
 
     async def regularly(self) -> None:
@@ -70,6 +71,7 @@ class Commits:
             self._dirty.clear()
             self._hurry.clear()
             self._changes = 0
+            self._many = max(_HURRY, _HURRY_EACH * len(self._member.trackers))
             now = loop.time()
             touched = [tracker for tracker in self._member.trackers.values() if tracker.touched and tracker.open]
             ripe = [tracker for tracker in touched if now - tracker.written >= len(tracker.pending) * _COST]

@@ -6,7 +6,8 @@ layout is worked out once; after that a record is known by it, and a value is cu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from eventkit import headers as h
@@ -39,9 +40,9 @@ _FROM_WIRE = Names("ce_", "ce-")
 
 
 class _Layout(NamedTuple):
-    mask: int
-    """Ones where all records of this layout have the same,"""
-    same: int
+    cut: Callable[[bytes], tuple[bytes, ...]]
+    """Takes out what all records of this layout have in common,"""
+    same: tuple[bytes, ...]
     """namely this."""
     headers: dict[str, str]
     """Of the first of them."""
@@ -92,9 +93,8 @@ class Layouts:
         are no text are left out. ValueError or IndexError where they are damaged."""
         known = self._known.get(len(block))
         if known is not None and block.isascii():
-            number = int.from_bytes(block, "little")
             for layout in known:
-                if number & layout[0] == layout[1]:
+                if layout[0](block) == layout[1]:
                     return Headers(block, layout)
         places = list(_places(block))
         headers = {name: said for name, said, _ in places}
@@ -103,12 +103,13 @@ class Layouts:
         return headers
 
     def _remember(self, block: bytes, headers: dict[str, str], places: Sequence[tuple[str, str, slice]]) -> None:
-        mask = bytearray(b"\xff" * len(block))
         differ = {name: place for name, _, place in places if name not in _SAME}
-        for place in differ.values():
-            mask[place] = bytes(place.stop - place.start)
-        ones = int.from_bytes(mask, "little")
-        layout = _Layout(ones, int.from_bytes(block, "little") & ones, headers.copy(), differ)
+        form, at = "", 0
+        for place in sorted(differ.values(), key=lambda place: place.start):
+            form += f"{place.start - at}s{place.stop - place.start}x"
+            at = place.stop
+        cut = struct.Struct(f"{form}{len(block) - at}s").unpack
+        layout = _Layout(cut, cut(block), headers.copy(), differ)
         self._known.setdefault(len(block), []).append(layout)
         self._count += 1
 

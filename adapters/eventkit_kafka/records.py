@@ -169,6 +169,8 @@ def _read(  # noqa: C901 each step of it, as a function, would cost as much as a
             later, at = varint(data, at + 1)
         if (byte := data[at]) < 0x80 and not byte & 1:
             number, at = byte >> 1, at + 1
+        elif (second := data[at + 1]) < 0x80 and not byte & 1:
+            number, at = (byte & 0x7F | second << 7) >> 1, at + 2
         else:
             number, at = varint(data, at)
         if (byte := data[at]) < 0x80 and not byte & 1:

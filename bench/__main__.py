@@ -26,6 +26,8 @@ _CORE_COUNT = 30_000
 _SPREAD = 30_000
 _PEERS_COUNT = 2_000
 _BACKLOGS = (1_000, 30_000, 1_000_000)
+_QUICK = 2
+"""So many of them with --quick."""
 _MEMORY_COUNT = 50_000
 _JSON = Path("build/bench.json")
 
@@ -49,7 +51,7 @@ def _be_quick() -> None:
     """Three rounds, and no million messages waiting."""
     global _BACKLOGS, _ROUNDS
     _ROUNDS = 3
-    _BACKLOGS = _BACKLOGS[:2]
+    _BACKLOGS = _BACKLOGS[:_QUICK]
 
 
 def _one(broker: str) -> Iterator[tuple[str, Any]]:
@@ -130,7 +132,7 @@ def _measure(broker: str, url: str) -> Iterator[tuple[str, Any]]:
         yield name, {side: _middle(values) for side, values in rounds.items()}
     yield "start_up", _start_up(broker, url)
     yield "topics", _topics(broker, url)
-    yield "backlog", {f"{waiting:,}": measure.of_backlog(broker, url, waiting) for waiting in _BACKLOGS}
+    yield "backlog", _backlog(broker, url)
 
 
 def _start_up(broker: str, url: str) -> dict[str, float]:
@@ -143,6 +145,17 @@ def _topics(broker: str, url: str) -> dict[str, float]:
         for topics, values in found.items():
             values.append(asyncio.run(measure.spread(broker, url, int(topics), _SPREAD)))
     return {topics: round(measure.median(values), 1) for topics, values in found.items()}
+
+
+def _backlog(broker: str, url: str) -> dict[str, dict[str, float]]:
+    found = {waiting: measure.of_backlog(broker, url, waiting) for waiting in _BACKLOGS}
+    if (
+        len(_BACKLOGS) > _QUICK
+    ):  # the million takes minutes, in which the machine may drift: the one before it once more
+        few = _BACKLOGS[_QUICK - 1]
+        again = measure.of_backlog(broker, url, few)
+        found[few]["microseconds"] = (found[few]["microseconds"] + again["microseconds"]) / 2
+    return {f"{waiting:,}": said for waiting, said in found.items()}
 
 
 def _consume_of(count: int) -> Callable[[Any], Awaitable[float]]:

@@ -91,11 +91,11 @@ def package(session: nox.Session) -> None:
     session.run("python", "-m", "build", "--outdir", str(built), ".", silent=True)
     wheel, sdist = next(built.glob("*.whl")), next(built.glob("*.tar.gz"))
     session.log(f"built {wheel.name} and {sdist.name}")
-    packaging, elsewhere = ROOT / "tests" / "packaging", built / "elsewhere"
-    elsewhere.mkdir()
-    for archive in (sdist, wheel):
+    packaging, elsewhere = ROOT / "tests" / "packaging", built / "of the wheel"
+    for archive, folder in ((sdist, built / "of the sdist"), (wheel, elsewhere)):
         session.install("--force-reinstall", str(archive))
-        with session.chdir(elsewhere):  # where no source tree can stand in for what is installed
+        folder.mkdir()
+        with session.chdir(folder):  # where no source tree can stand in for what is installed
             session.run("python", packaging / "installed.py", str(wheel))
     with session.chdir(elsewhere):
         session.install(*groups("typing"))
@@ -167,7 +167,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def site(session: nox.Session) -> None:
     """The site of the documents and the reference, into build/site; it needs no network to be read."""
-    session.install("-e", ".[all,fastapi]", *groups("site"))
+    session.install("-e", ".[all,fastapi,otel,prometheus]", *groups("site"))
     session.run("python", "-m", "sphinx", "-E", "-W", "--keep-going", "-b", "html", "docs", "build/site")
 
 

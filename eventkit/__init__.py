@@ -47,9 +47,10 @@ from eventkit.parameters import Depends
 from eventkit.retry import Retry
 from eventkit.running import Running
 from eventkit.service import CallNext, Middleware, OutgoingMiddleware, Router, Service
-from eventkit.wire import Serializer
+from eventkit.wire import JSON_SERIALIZER, Serializer
 
 __all__ = [
+    "JSON_SERIALIZER",
     "AdapterNotFound",
     "Batch",
     "BrokerUnavailable",

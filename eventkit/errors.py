@@ -1,35 +1,39 @@
 """Every error of eventkit, in one tree.
 
-    EventkitError
-    ├── DeclarationError         a class, handler or service is declared wrongly (raised at import or start)
-    ├── SettingsError            an EVENTKIT_ variable or an argument of connect() is wrong
-    │   └── AdapterNotFound      no adapter of that name, or its extra is not installed
-    ├── CapabilityNotSupported   asked for what this broker cannot do (raised at start)
-    ├── BrokerUnavailable        could not connect in time, or was refused
-    ├── NotProvisioned           a topic, inbox or group is missing on the broker and may not be created
-    ├── GroupInUse               a group that is to be removed is still read by somebody
-    ├── Closed                   used before it was started or after it was closed
-    ├── InvalidMessage           a message or header that must not go on the wire
-    ├── PublishError             the broker did not confirm; `failures` says which message and why
-    │   ├── MessageTooLarge      larger than the broker takes (an InvalidMessage too)
-    │   ├── NoOwner              a command whose service has no inbox on this broker
-    │   └── NotReplicated        the broker has it, but too few of its replicas: a failover may lose it
-    ├── UndecodableMessage       a received message that cannot become its class
-    ├── ProcessDied              a received message that killed its process again and again
-    ├── UnknownMessage           a received command of a type that nobody here handles
-    ├── DeadLetterError          dead letters that could not be read, retried or discarded; `failures` says which
-    │   ├── NoDeadLetter         there is none of that id
-    │   └── RetriedTooOften      it has come back again and again: to retry it once more needs force
-    └── RequestError             a request that brought no reply
-        ├── RequestTimeout       no reply in time; no proof that it did not happen
-        ├── CommandRejected      the service refused it: a finished outcome
-        └── CommandFailed        its handler failed for good
+```text
+EventkitError
+├── DeclarationError         a class, handler or service is declared wrongly (raised at import or start)
+├── SettingsError            an EVENTKIT_ variable or an argument of connect() is wrong
+│   └── AdapterNotFound      no adapter of that name, or its extra is not installed
+├── CapabilityNotSupported   asked for what this broker cannot do (raised at start)
+├── BrokerUnavailable        could not connect in time, or was refused
+├── NotProvisioned           a topic, inbox or group is missing on the broker and may not be created
+├── GroupInUse               a group that is to be removed is still read by somebody
+├── Closed                   used before it was started or after it was closed
+├── InvalidMessage           a message or header that must not go on the wire
+├── PublishError             the broker did not confirm; `failures` says which message and why
+│   ├── MessageTooLarge      larger than the broker takes (an InvalidMessage too)
+│   ├── NoOwner              a command whose service has no inbox on this broker
+│   └── NotReplicated        the broker has it, but too few of its replicas: a failover may lose it
+├── UndecodableMessage       a received message that cannot become its class
+├── ProcessDied              a received message that killed its process again and again
+├── UnknownMessage           a received command of a type that nobody here handles
+├── DeadLetterError          dead letters that could not be read, retried or discarded; `failures` says which
+│   ├── NoDeadLetter         there is none of that id
+│   └── RetriedTooOften      it has come back again and again: to retry it once more needs force
+└── RequestError             a request that brought no reply
+    ├── RequestTimeout       no reply in time; no proof that it did not happen
+    ├── CommandRejected      the service refused it: a finished outcome
+    └── CommandFailed        its handler failed for good
+```
 
 Three exceptions are not errors but outcomes that a handler raises:
 
-    Reject      this command is refused for a business reason
-    GiveUp      do not try this message again: dead letter now
-    RetryLater  try this message again after a delay that the handler names
+```text
+Reject      this command is refused for a business reason
+GiveUp      do not try this message again: dead letter now
+RetryLater  try this message again after a delay that the handler names
+```
 
 and a fourth says which messages of a batch failed: PartialFailure.
 """

@@ -14,7 +14,23 @@ from datetime import timedelta
 from typing import NamedTuple, Protocol, TypeVarTuple, Unpack, runtime_checkable
 
 from eventkit.adapter import Address, Backlog, Delivery, Message, Settlement
-from eventkit.watching import Happened, Watch
+from eventkit.watching import Happened, Watch, What
+
+__all__ = [
+    "Attempt",
+    "Brief",
+    "Consumers",
+    "GroupState",
+    "Handling",
+    "Happened",
+    "Instrument",
+    "Outbox",
+    "OutboxState",
+    "Page",
+    "Place",
+    "Sending",
+    "What",
+]
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -43,6 +59,7 @@ class Attempt(NamedTuple):
     delivery: Delivery
     """The same, as it was at its original address."""
     handler: str
+    """Its name."""
     number: int
     """From 1."""
     began: float
@@ -99,7 +116,9 @@ class GroupState(NamedTuple):
 class Consumers(Protocol):
     """Services that run on a bus, to be asked at any time while they do."""
 
-    def states(self) -> Sequence[GroupState]: ...
+    def states(self) -> Sequence[GroupState]:
+        """Of each group, at this moment."""
+        ...
 
     async def backlogs(self) -> Mapping[Place, Backlog]:
         """Asks the broker. A group that it does not tell of is left out."""
@@ -138,6 +157,7 @@ class Page(NamedTuple):
     """What an instrument tells over HTTP."""
 
     content_type: str
+    """As it stands in the header of that name."""
     body: bytes
 
 

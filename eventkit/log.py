@@ -12,6 +12,8 @@ from typing import TextIO
 
 from eventkit.log_fields import LogFields
 
+__all__ = ["ConsoleFormatter", "to_console"]
+
 _QUIET = ("aio_pika", "aiokafka", "aiormq", "asyncio", "faststream", "nats", "redis")
 """Clients that tell at INFO what is eventkit's own business; their warnings are shown."""
 

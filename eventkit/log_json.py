@@ -10,6 +10,8 @@ from typing import TextIO
 
 from eventkit.log import write_to
 
+__all__ = ["JsonFormatter", "to_json"]
+
 _RECORD = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 """What each record has: all else was given by whoever logged, with `extra=`."""
 

@@ -14,12 +14,16 @@ log = logging.getLogger("eventkit")
 
 
 class What(StrEnum):
+    """What became of a message."""
+
     PUBLISHED = "published"
     """An event was confirmed by the broker."""
     SENT = "sent"
     """A command was."""
     HANDLED = "handled"
+    """Its handler has ended, and what it gave out is on the broker."""
     REJECTED = "rejected"
+    """A command was refused by its handler, with `Reject`."""
     RETRIED = "retried"
     """An attempt failed, another follows."""
     HELD = "held"
@@ -35,6 +39,8 @@ class What(StrEnum):
 
 
 class Happened(NamedTuple):
+    """Something became of a message."""
+
     what: What
     group: str
     """Whose: the group's name, or the publisher's."""
@@ -42,9 +48,11 @@ class Happened(NamedTuple):
     content: object
     """The event or command, where it was decoded."""
     attempt: int
+    """From 1."""
     error: BaseException | None
+    """Why it was not handled; None where it was, or where nothing failed."""
     delay: timedelta | None
-    """Until the next attempt."""
+    """Until the next attempt; None: there is none."""
     handler: str | None = None
     """Which one it was for; None: for none."""
 

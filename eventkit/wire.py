@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import uuid_utils
 from pydantic import BaseModel, ValidationError
@@ -36,9 +36,13 @@ class Serializer(Protocol):
     content_type: str
     """What stands in the content type, such as `application/msgpack`."""
 
-    def encode(self, message: BaseModel, /) -> bytes: ...
+    def encode(self, message: BaseModel, /) -> bytes:
+        """The body of a message, or of a reply that is a model. What it raises is InvalidMessage to who publishes."""
+        ...
 
-    def decode(self, body: bytes, as_: type[M], /) -> M: ...
+    def decode(self, body: bytes, as_: type[M], /) -> M:
+        """The message of a body. What it raises makes the message a dead letter, `undecodable`."""
+        ...
 
     def data(self, body: bytes, /) -> object:
         """The body as plain data, for upcasting an older version."""
@@ -61,7 +65,8 @@ class Json:
         return json.loads(body)
 
 
-JSON_SERIALIZER = Json()
+JSON_SERIALIZER: Final[Serializer] = Json()
+"""What is used where nothing else is named: JSON, as pydantic writes and reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

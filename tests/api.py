@@ -20,10 +20,15 @@ MODULES = (
     "eventkit.fastapi",
     "eventkit.faststream",
     "eventkit.headers",
+    "eventkit.instruments",
+    "eventkit.log",
     "eventkit.log_json",
     "eventkit.names",
     "eventkit.once",
     "eventkit.once_redis",
+    "eventkit.otel",
+    "eventkit.otel.reader",
+    "eventkit.prometheus",
     "eventkit.security",
     "eventkit.sql",
     "eventkit.starlette",
@@ -35,13 +40,20 @@ FILE = Path(__file__).with_name("api.txt")
 
 def lines() -> list[str]:
     """All of it, as the source says it: nothing is imported."""
+    return [line for path, member in _members() for line in _of(path, member)]
+
+
+def names() -> set[str]:
+    """What may be imported, by its dotted path."""
+    return {path for path, _ in _members()}
+
+
+def _members() -> Iterator[tuple[str, griffe.Object | griffe.Alias]]:
     package = griffe.load("eventkit", search_paths=[Path(__file__).parent.parent], allow_inspection=False)
-    found: list[str] = []
     for path in MODULES:
         module = package if path == "eventkit" else package[path.removeprefix("eventkit.")]
         for name in sorted(module.exports or _own(module)):
-            found.extend(_of(f"{path}.{name}", module[str(name)]))
-    return found
+            yield f"{path}.{name}", module[str(name)]
 
 
 def _own(module: griffe.Object | griffe.Alias) -> list[str]:

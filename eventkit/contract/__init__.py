@@ -38,12 +38,13 @@ from eventkit.contract import (
     sending,
     versions,
 )
-from eventkit.contract.checks import CHECKS, Backend, Check, Refused, Vacuous, check
+from eventkit.contract.checks import CHECKS, Backend, Check, Faults, Refused, Vacuous, check
 
 __all__ = [
     "CHECKS",
     "Backend",
     "Check",
+    "Faults",
     "Refused",
     "Vacuous",
     "age",

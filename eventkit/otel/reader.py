@@ -28,6 +28,8 @@ from opentelemetry.sdk.metrics.view import DefaultAggregation, ExplicitBucketHis
 from eventkit.otel.metrics import DURATIONS
 from eventkit.otel.series import BUCKETS, SCOPE, Label, Series
 
+__all__ = ["Reader"]
+
 
 class Reader(PeriodicExportingMetricReader):
     """For `MeterProvider([reader])` and `Metrics(provider, reader=reader)`.

@@ -12,8 +12,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import BaseModel
 
-from eventkit import Serializer
-from eventkit.wire import Json
+from eventkit import JSON_SERIALIZER, Serializer
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -33,7 +32,7 @@ class Sealed:
         """`keys`: of 32 bytes, by their ids; `current` is the id of the one to write with. `inner`: None is JSON."""
         self._keys = {id_.encode(): AESGCM(key) for id_, key in keys.items()}
         self._current = current.encode()
-        self._inner = inner or Json()
+        self._inner = inner or JSON_SERIALIZER
         if self._current not in self._keys or any(len(id_) > 255 for id_ in self._keys):
             raise ValueError(f"current={current!r} is none of the keys, or the id of one is longer than 255 bytes")
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer  # type: ignore[import-untyped]
 from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]
 from aiokafka.client import AIOKafkaClient  # type: ignore[import-untyped]
 from aiokafka.conn import collect_hosts, create_conn  # type: ignore[import-untyped]
 from aiokafka.errors import KafkaTimeoutError  # type: ignore[import-untyped]
+from aiokafka.protocol.commit import OffsetCommitRequest  # type: ignore[import-untyped]
 from faststream.kafka.security import parse_security
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
@@ -28,6 +28,7 @@ _REQUEST_MS = 10_000
 """How long one request may take. Also bounds how long the broker waits for its replicas."""
 _BACKOFF_MS = 100
 _SELDOM_MS = 300_000
+_KEPT_MS = 100 * 365 * 24 * 3_600_000
 _MECHANISMS = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
 
 
@@ -87,6 +88,20 @@ class Clients:
         return AIOKafkaConsumer(
             enable_auto_commit=False, isolation_level="read_committed", **{**self._options, **options}
         )
+
+
+def keep_commits(consumer: Any) -> None:
+    """What is committed is kept until its group or its topic is deleted. A commit may say for how long; aiokafka says
+    nothing, and the broker forgets the group when nobody has read for a week. For a consumer that was started."""
+    coordinator = consumer._coordinator  # noqa: SLF001 the only place where it can be said
+    send = coordinator._send_req  # noqa: SLF001
+
+    def kept(request: Any) -> Awaitable[Any]:
+        if isinstance(request, OffsetCommitRequest):
+            request._retention_time = _KEPT_MS  # noqa: SLF001
+        return cast("Awaitable[Any]", send(request))
+
+    coordinator._send_req = kept  # noqa: SLF001
 
 
 def hear_commits(consumer: Any) -> None:
@@ -156,9 +171,7 @@ async def end_producer(producer: Any, seconds: float) -> None:
         # An idempotent producer waits for its broker for ever, and its stop() with it: end its parts.
         sender = producer._sender  # noqa: SLF001 there is no public way
         if sender.sender_task is not None:
-            sender.sender_task.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await asyncio.wait([sender.sender_task], timeout=1.0)
+            await _cancel([sender.sender_task])
         await end("producer's connections", producer.client.close, 1.0)
         _answer_unsent(producer._message_accumulator)  # noqa: SLF001
 
@@ -174,4 +187,25 @@ def _answer_unsent(accumulator: Any) -> None:
 async def end_consumer(consumer: Any, seconds: float) -> None:
     """Leave the group and end a consumer."""
     if not await end("consumer", consumer.stop, seconds):
-        await end("consumer's connections", consumer._client.close, 1.0)  # noqa: SLF001 stop() was cut short
+        # Cut short, or where one part failed, it leaves the others running: for ever.
+        await _cancel(_parts(consumer))
+        await end("consumer's connections", consumer._client.close, 1.0)  # noqa: SLF001 there is no public way
+
+
+def _parts(consumer: Any) -> Sequence[asyncio.Task[Any]]:
+    """What still runs of a consumer."""
+    coordinator, fetcher = consumer._coordinator, consumer._fetcher  # noqa: SLF001
+    names = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task", "_reset_committed_task")
+    tasks = [getattr(coordinator, name, None) for name in names]
+    if fetcher is not None:
+        tasks += [fetcher._fetch_task, *fetcher._pending_tasks]  # noqa: SLF001
+    return [task for task in tasks if task is not None and not task.done()]
+
+
+async def _cancel(tasks: Collection[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        done, _ = await asyncio.wait(tasks, timeout=1.0)
+        for task in done:
+            _ = task.cancelled() or task.exception()  # seen, or asyncio would write it down

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from eventkit.names import Naming
+from eventkit_kafka.beginnings import Beginnings
 from eventkit_kafka.clients import Clients
 from eventkit_kafka.provision import Provisioner
 from eventkit_kafka.publish import Publisher
@@ -20,6 +21,7 @@ class Cluster:
     topics: Topics
     publisher: Publisher
     provisioner: Provisioner
+    beginnings: Beginnings
     naming: Naming
     settings: KafkaSettings
 
@@ -30,7 +32,9 @@ class Cluster:
         publisher = Publisher(
             clients, topics, naming, settings.publish_timeout.total_seconds(), settings.metadata_age.total_seconds()
         )
-        return cls(clients, topics, publisher, Provisioner(topics, naming, settings), naming, settings)
+        beginnings = Beginnings(clients, topics, publisher, naming)
+        provisioner = Provisioner(topics, beginnings, naming, settings)
+        return cls(clients, topics, publisher, provisioner, beginnings, naming, settings)
 
     async def start(self) -> int:
         """Connect. The largest batch that the brokers take, in bytes, where a topic does not say."""

@@ -20,6 +20,9 @@ REPLY = "ek-reply"
 NO_BODY = "ek-no-body"
 """On a dead letter whose message had none: with no value Kafka would take it for a tombstone, and drop it."""
 
+NOTE = "ek-begun"
+"""On a record among the dead letters that is none: it says what the group has begun to read."""
+
 _OURS = (HELD_UNTIL, REPLY, NO_BODY)
 _LONG_NUMBER = 16
 """Digits from which on a time is none of ours."""

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from aiokafka import TopicPartition  # type: ignore[import-untyped]
@@ -72,8 +72,11 @@ class _Place:
 class Fetcher:
     """Over the connections of an aiokafka client, which is somebody else's to close."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, moved: Callable[[TopicPartition, int, int], None] | None = None) -> None:
+        """`moved` is told of partitions that do not hold what was asked for: from which offset on it was, and from
+        which it is now."""
         self._client = client
+        self._moved = moved
         self._places: dict[TopicPartition, _Place] = {}
         self._ready: dict[TopicPartition, _Place] = {}
         self._layouts: dict[str, Layouts] = defaultdict(Layouts)
@@ -260,6 +263,8 @@ class Fetcher:
             begin = await self._beginning(broker, place.tp)
             if begin is not None and self._places.get(place.tp) is place:
                 log.debug("%s is read from offset %d on: Kafka has none of %d", place.tp, begin, place.next)
+                if self._moved is not None and begin != place.next:
+                    self._moved(place.tp, place.next, begin)
                 place.next = begin
                 if not place.stretches:
                     place.at = begin

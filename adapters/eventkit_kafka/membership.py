@@ -16,7 +16,7 @@ from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
 from eventkit.adapter import Group
 from eventkit.errors import NotProvisioned
 from eventkit_kafka import lives
-from eventkit_kafka.clients import end_consumer, hear_commits, unbroken
+from eventkit_kafka.clients import end_consumer, hear_commits, keep_commits, unbroken
 from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.commits import Commits
 from eventkit_kafka.fetch import Fetcher
@@ -34,7 +34,6 @@ _STUCK = 4
 _LOOK_UP = 10.0
 _LOOK_AGAIN = 10.0
 _FIND_AGAIN = 0.5
-"""Seconds until aiokafka is asked again where a partition is read from."""
 _POLL = 0.5
 """Seconds between two questions whether aiokafka's own parts are well."""
 _NOBODY = TopicPartition("eventkit-nobody", 0)
@@ -85,7 +84,7 @@ class Membership:
         self._topics = cluster.topics
         self._settings = cluster.settings
         self._provisioner = cluster.provisioner
-        self._starts = cluster.provisioner.starts
+        self._starts = cluster.beginnings.starts
         self._group = group
         self.stuck = False
         """Kafka answers others, but not this member."""
@@ -96,6 +95,8 @@ class Membership:
         self._finding: set[asyncio.Task[None]] = set()
         self._looked = -_LOOK_AGAIN
         self._looking: set[asyncio.Task[None]] = set()
+        self._told: dict[TopicPartition, int] = {}
+        """Up to which offset gaps were told."""
 
     # joining and leaving
 
@@ -116,11 +117,12 @@ class Membership:
             rebalance_timeout_ms=int(rebalance * 1000),
         )
         self.consumer = consumer
-        self.fetcher = Fetcher(consumer._client)  # noqa: SLF001 or it would need connections of its own
+        self.fetcher = Fetcher(consumer._client, self._moved)  # noqa: SLF001 or it would need connections of its own
         try:
             consumer.subscribe(list(self._channels), listener=_Listener(self, consumer))
             async with asyncio.timeout(rebalance + 15):
                 await consumer.start()
+                keep_commits(consumer)
                 hear_commits(consumer)
                 await self._assigned.wait()
                 if self._finding:
@@ -146,10 +148,13 @@ class Membership:
         await self._end(max(ends - time.monotonic(), 0.2))
 
     async def _end(self, seconds: float) -> None:
-        for task in self._finding:
-            task.cancel()
+        self._find_no_more()
         await self.fetcher.close()
         await end_consumer(self.consumer, seconds)
+
+    def _find_no_more(self) -> None:
+        for task in self._finding:
+            task.cancel()
 
     # rebalancing: aiokafka waits for both, and keeps us in the group meanwhile
 
@@ -157,6 +162,7 @@ class Membership:
         """All partitions are taken away; some may come back."""
         trackers = list(self.trackers.values())
         self._assigned.clear()
+        self._find_no_more()
         if not trackers:
             return
         self.revocations += 1
@@ -172,55 +178,48 @@ class Membership:
     async def assigned(self, tps: Collection[TopicPartition]) -> None:
         """These are ours: find out where to go on."""
         self.consumer.pause(*tps)  # we read ourselves
-        marks: dict[TopicPartition, OffsetAndMetadata] = {}
-        begins: dict[TopicPartition, int] = {}
-        if tps:
-            try:
-                async with asyncio.timeout(_LOOK_UP):
-                    marks, begins = await unbroken(
-                        asyncio.gather(self._topics.committed(self.group), self._topics.begins(tps))
-                    )
-            except (TimeoutError, OSError, KafkaError) as error:
-                # aiokafka looks for itself where to go on; it only does not know what was settled out of order.
-                log.warning("group %s: what was settled out of order may come again: %r", self.group, error)
-        trackers: dict[TopicPartition, Tracker] = {}
-        for tp in sorted(tps):
-            mark = marks.get(tp)
-            begin = begins.get(tp)
-            tracker = trackers[tp] = Tracker(tp, self._channels[tp.topic], *left_behind(mark))
-            if begin is None:
-                self._find_start(tracker)
-                continue
-            if mark is None:
-                start = self._starts.get((self.group, tp), begin)
-                tracker.next = start  # so that it is committed, whether or not anything comes
-                tracker.touched = True
-                self.commits.touched()
-            else:
-                start = mark.offset
-                if start < begin:
-                    self._gap(tp, start, begin)
-            self.consumer.seek(tp, max(start, begin))  # or it would look for it itself
-            self.fetcher.begin(tp, max(start, begin))
-        self.trackers = trackers
+        self.trackers = {}
+        # aiokafka gives no sign of life before this returns: who asks for long here is expelled, and all begins anew
+        session = self._settings.session_timeout.total_seconds()
+        if tps and not await self._find(tps, min(session / 3, _LOOK_UP)):
+            log.warning("group %s: Kafka does not say yet how far it has come, asking again", self.group)
+            task = asyncio.get_running_loop().create_task(self._find_later(tps), name="eventkit kafka start")
+            self._finding.add(task)
+            task.add_done_callback(self._finding.discard)
         self._assigned.set()
 
-    def _find_start(self, tracker: Tracker) -> None:
-        async def find() -> None:
-            while tracker.open:  # given up, the partition would be ours, and read by nobody
-                try:
-                    offset = await unbroken(self.consumer.position(tracker.tp))
-                except Exception as error:  # noqa: BLE001 whatever aiokafka raises
-                    log.debug("group %s: no place to read %s from yet: %r", self.group, tracker.tp, error)
-                    await asyncio.sleep(_FIND_AGAIN)
-                    continue
-                if tracker.open:
-                    self.fetcher.begin(tracker.tp, offset)
-                return
+    async def _find_later(self, tps: Collection[TopicPartition]) -> None:
+        while not await self._find(tps, _LOOK_UP):  # noqa: ASYNC110 it asks, and is told nothing
+            await asyncio.sleep(_FIND_AGAIN)
 
-        task = asyncio.get_running_loop().create_task(find(), name="eventkit kafka start")
-        self._finding.add(task)
-        task.add_done_callback(self._finding.discard)
+    async def _find(self, tps: Collection[TopicPartition], seconds: float) -> bool:
+        """Read these from where the group had come to. False: Kafka did not say in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                marks, begins = await unbroken(
+                    asyncio.gather(self._topics.committed(self.group), self._topics.begins(tps))
+                )
+            trackers = {tp: self._go_on(tp, marks.get(tp), begins[tp]) for tp in sorted(tps)}
+        except Exception as error:  # noqa: BLE001 whatever aiokafka raises: given up, they would be read by nobody
+            log.debug("group %s: no places to read from: %r", self.group, error)
+            return False
+        self.trackers = trackers
+        return True
+
+    def _go_on(self, tp: TopicPartition, mark: OffsetAndMetadata | None, begin: int) -> Tracker:
+        tracker = Tracker(tp, self._channels[tp.topic], *left_behind(mark))
+        if mark is None:
+            start = self._starts.get((self.group, tp), begin)
+            tracker.next = start  # so that it is committed, whether or not anything comes
+            tracker.touched = True
+            self.commits.touched()
+        else:
+            start = mark.offset
+            if start < begin:
+                self._gap(tp, start, begin)
+        self.consumer.seek(tp, max(start, begin))  # or it would look for it itself
+        self.fetcher.begin(tp, max(start, begin))
+        return tracker
 
     def jumped(self, tracker: Tracker, wanted: int) -> None:
         """Offsets are missing. They may be none of ours, such as marks of transactions; or retention overtook us."""
@@ -237,10 +236,31 @@ class Membership:
                 begin = (await self._topics.begins([tp]))[tp]
         except (TimeoutError, OSError, KafkaError):
             return
+        self._gap(tp, wanted, begin)
+
+    def _moved(self, tp: TopicPartition, wanted: int, begin: int) -> None:
+        """Kafka has not what we asked for."""
         if begin > wanted:
             self._gap(tp, wanted, begin)
+            return
+        self._told.pop(tp, None)
+        log.error(
+            "group %s: topic %s, partition %d ends before offset %d, where it was to be read on: it was made anew, or "
+            "cut off when a broker that was behind became its leader. It is read from its beginning, offset %d: what "
+            "was handled before comes again.",
+            self.group,
+            tp.topic,
+            tp.partition,
+            wanted,
+            begin,
+        )
 
     def _gap(self, tp: TopicPartition, wanted: int, begin: int) -> None:
+        """Unless it was said before."""
+        wanted = max(wanted, self._told.get(tp, 0))
+        if begin <= wanted:
+            return
+        self._told[tp] = begin
         log.error(
             "group %s: %d messages of topic %s, partition %d (offsets %d to %d) were dropped by Kafka's retention "
             "before they were read. Raise the topic's retention.ms or retention.bytes, or run more replicas.",
@@ -303,6 +323,8 @@ class Membership:
     async def _asked(self, consumer: Any) -> None:
         async with asyncio.timeout(_WATCH):
             await consumer.getmany(_NOBODY, timeout_ms=0)
+            if self._finding:
+                raise TimeoutError("Kafka does not say how far the group has come")
             tp = next(iter(self.trackers), None)
             if tp is not None:
                 await consumer.committed(tp)

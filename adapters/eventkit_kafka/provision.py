@@ -1,15 +1,15 @@
-"""Making, or looking for, the topics and the beginnings of groups."""
+"""Making, or looking for, what is wanted."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from aiokafka import TopicPartition  # type: ignore[import-untyped]
-from aiokafka.errors import CommitFailedError, InvalidReplicationFactorError  # type: ignore[import-untyped]
+from aiokafka.errors import InvalidReplicationFactorError  # type: ignore[import-untyped]
 
 from eventkit.adapter import Address, Group, Provision
 from eventkit.errors import NotProvisioned, SettingsError
 from eventkit.names import Naming
+from eventkit_kafka.beginnings import Beginnings
 from eventkit_kafka.kept import Kept
 from eventkit_kafka.partitions import CLASSES
 from eventkit_kafka.publish import service_of
@@ -25,13 +25,12 @@ _REPLY_MS = 10 * 60 * 1000
 class Provisioner:
     """Idempotent, and safe in any number of processes at once: Kafka itself lets only one create a topic."""
 
-    def __init__(self, topics: Topics, naming: Naming, settings: KafkaSettings) -> None:
+    def __init__(self, topics: Topics, beginnings: Beginnings, naming: Naming, settings: KafkaSettings) -> None:
         self._topics = topics
+        self._beginnings = beginnings
         self._naming = naming
         self._settings = settings
         self._kept = Kept(topics, settings)
-        self.starts: dict[tuple[str, TopicPartition], int] = {}
-        """Where a running group begins with a topic that is new to it: only its members may commit that."""
         self._created: set[str] = set()
 
     def topic(self, address: Address) -> str:
@@ -69,9 +68,12 @@ class Provisioner:
             fresh = await self._topics.partitions(list(missing))
             await self._topics.led([tp for found in fresh.values() for tp in found])
         await self._kept.compare({topic: address for topic, address in channels.items() if topic in existing})
+        begun: dict[str, set[str]] = {}
         for group in groups:
-            await self._begin(group)
+            reads = {self.topic(address): address for address in (*group.sources, group.retry)}
+            begun[group.name] = await self._beginnings.begin(group, reads, missing)
             self._created.add(group.name)
+        await self._beginnings.note(begun)
 
     async def _create(self, wanted: list[Wanted]) -> None:
         """SettingsError: this Kafka has fewer brokers than that asks for."""
@@ -103,17 +105,13 @@ class Provisioner:
         if group.name not in self._created:
             return False
         await self.provision([group], Provision.CREATE)
-        name = self._naming.group(group.name)
-        for known in [start for start in self.starts if start[0] == name]:
-            del self.starts[known]
+        self._beginnings.forget(group.name)
         return True
 
     def forget(self, group: str) -> None:
         """It was removed."""
-        name = self._naming.group(group)
         self._created.discard(group)
-        for known in [start for start in self.starts if start[0] == name]:
-            del self.starts[known]
+        self._beginnings.forget(group)
 
     async def require(self, addresses: Iterable[Address]) -> None:
         """NotProvisioned, if there is no topic for one of these."""
@@ -143,30 +141,6 @@ class Provisioner:
         if original:
             configs["max.message.bytes"] = str(original + _HEADROOM)
         return Wanted(topic, partitions, settings.replication, configs)
-
-    async def _begin(self, group: Group) -> None:
-        """Write down where the group begins in each topic that is new to it."""
-        name = self._naming.group(group.name)
-        channels = [self.topic(address) for address in (*group.sources, group.retry)]
-        partitions = await self._topics.partitions(channels)
-        # First where they end, then whether the group has begun: so that of ten processes at once none can write down
-        # an end that lies behind what was published after another had finished.
-        every = [tp for found in partitions.values() for tp in found]
-        offsets = await (self._topics.ends(every) if group.start == "now" else self._topics.begins(every))
-        committed = await self._topics.committed(name)
-        begun = {tp.topic for tp in committed}
-        new = {tp: offset for tp, offset in offsets.items() if tp.topic not in begun}
-        if not new:
-            return
-        if not await self._topics.members(name):
-            try:
-                await self._topics.commit(name, new)
-            except CommitFailedError:
-                pass  # a member came at this moment
-            else:
-                return
-        for tp, offset in new.items():
-            self.starts.setdefault((name, tp), offset)
 
     async def _validate(self, missing: dict[str, Address], groups: Iterable[Group]) -> None:
         wrong = [_listed(missing)] if missing else []

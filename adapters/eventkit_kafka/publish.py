@@ -104,12 +104,9 @@ class Publisher:
         self._doubt(route)
         return True
 
-    async def discard(self, letters: Sequence[tuple[Address, int, bytes]]) -> list[Exception | None]:
-        """Write tombstones: for each a dead-letter address, the partition and the key of the letter."""
-        return await self._hand_over(
-            [address for address, _, _ in letters],
-            lambda place, _: Record("", letters[place][1], letters[place][2], None, []),
-        )
+    async def write(self, records: Sequence[tuple[Address, Record]]) -> list[Exception | None]:
+        """Records that are no messages, such as tombstones."""
+        return await self._hand_over([address for address, _ in records], lambda place, _: records[place][1])
 
     async def _hand_over(
         self, addresses: Sequence[Address], record: Callable[[int, Route], Record]

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from aiokafka import TopicPartition  # type: ignore[import-untyped]
 from aiokafka.errors import KafkaConnectionError  # type: ignore[import-untyped]
 
+from eventkit_kafka import codec
 from eventkit_kafka.clients import Clients, end
 from eventkit_kafka.fetch import Fetcher
 from eventkit_kafka.records import Record, Unreadable
@@ -99,13 +100,13 @@ async def _fill(
 async def latest(
     clients: Clients, begins: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
 ) -> dict[tuple[int, bytes], int]:
-    """Of a compacted topic: the partitions and keys that have a value, and the offset of that value."""
+    """Of a topic of dead letters: the partitions and keys of those that are there, and the offset of each."""
     found: dict[tuple[int, bytes], int] = {}
     async for tp, record in scan(clients, begins, ends):
         place = (tp.partition, record.key or b"")
         if is_tombstone(record):
             found.pop(place, None)
-        else:
+        elif not is_note(record):
             found[place] = record.offset
     return found
 
@@ -113,6 +114,11 @@ async def latest(
 def is_tombstone(record: Record) -> bool:
     """A dead letter whose message had no body has headers; a tombstone has none."""
     return record.value is None and not record.headers
+
+
+def is_note(record: Record) -> bool:
+    """No dead letter, but what we remember of the group itself."""
+    return codec.NOTE in record.headers
 
 
 async def records_at(clients: Clients, tp: TopicPartition, offsets: Collection[int]) -> dict[int, Record]:

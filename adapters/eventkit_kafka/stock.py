@@ -18,6 +18,7 @@ from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.consume import GroupConsumer
 from eventkit_kafka.progress import WAITING, Tracker, count, decode
 from eventkit_kafka.reading import is_tombstone, latest, reader, scan, see
+from eventkit_kafka.routes import Record
 
 _COUNTED = 200_000
 """Dead letters are counted by reading them; more records than this are not read for it."""
@@ -64,7 +65,7 @@ class Stock:
         """A dead letter is discarded by a record that says so; of other topics Kafka deletes no single record."""
         answers: list[Exception | None] = [None] * len(deliveries)
         places: list[int] = []
-        tombstones: list[tuple[Address, int, bytes]] = []
+        tombstones: list[tuple[Address, Record]] = []
         for place, delivery in enumerate(deliveries):
             address = delivery.message.address
             if address.kind != "dead" or not isinstance(delivery.token, tuple):
@@ -72,8 +73,8 @@ class Stock:
                 continue
             _, partition, key = delivery.token
             places.append(place)
-            tombstones.append((address, partition, key))
-        for place, answer in zip(places, await self._publisher.discard(tombstones), strict=True):
+            tombstones.append((address, Record("", partition, key, None, [])))
+        for place, answer in zip(places, await self._publisher.write(tombstones), strict=True):
             answers[place] = answer
         return answers
 

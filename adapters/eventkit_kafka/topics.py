@@ -22,7 +22,7 @@ from aiokafka.protocol.commit import OffsetFetchRequest  # type: ignore[import-u
 from aiokafka.protocol.metadata import MetadataRequest  # type: ignore[import-untyped]
 from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
 
-from eventkit_kafka.clients import Clients, end, end_consumer
+from eventkit_kafka.clients import Clients, end, end_consumer, keep_commits
 
 T = TypeVar("T")
 
@@ -240,6 +240,7 @@ class Topics:
             consumer.assign(list(offsets))
             consumer.pause(*offsets)  # it is not to read
             await consumer.start()
+            keep_commits(consumer)
             await consumer.commit(dict(offsets))
         finally:
             await end_consumer(consumer, 2.0)

@@ -18,7 +18,6 @@ from eventkit.adapter import Address, Delivery, Move
 from eventkit.contract.checks import eventually
 from eventkit.testing.brokers import Broker
 from eventkit_kafka.commits import Commits
-from eventkit_kafka.membership import Membership
 from eventkit_kafka.progress import Tracker
 from eventkit_rabbit.consume import RabbitConsumer
 from tests.adapters.test_rabbit import GROUP, TOPIC, Inbox, message, world
@@ -65,27 +64,6 @@ def test_kafka_goes_on_committing(error: BaseException) -> None:
         await eventually(lambda: commit.asked == 3, "it is asked again until it answers")
         assert not task.done()
         task.cancel()
-
-    run(main())
-
-
-@ERRORS
-def test_kafka_goes_on_asking_where_a_partition_is_read_from(
-    error: BaseException, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("eventkit_kafka.membership._FIND_AGAIN", 0.001)
-    begun: list[tuple[object, int]] = []
-    member = object.__new__(Membership)
-    member.group = "group"
-    member.consumer = SimpleNamespace(position=Cut(2, error, _nothing))
-    member.fetcher = SimpleNamespace(begin=lambda tp, offset: begun.append((tp, offset)))  # type: ignore[assignment]
-    member._finding = set()
-    tracker = Tracker(TopicPartition("topic", 0), Address("topic", "orders"), ())
-
-    async def main() -> None:
-        member._find_start(tracker)
-        await eventually(lambda: begun, "it is known")
-        assert begun == [(tracker.tp, 7)]
 
     run(main())
 

@@ -855,7 +855,7 @@ def test_a_retry_comes_when_it_is_due_and_blocks_nobody(url: str) -> None:
         seen = await it.consume(handle, in_flight=50)
         await it.publish(*(message(body=b"healthy", key=str(n)) for n in range(100)))
         await until(lambda: seen.bodies.count(b"healthy") == 100 and len(came) == 3)
-        assert all(-0.01 <= came[body] - asked[body] < 0.5 for body in delays)
+        assert all(-0.01 <= came[body] - asked[body] < 2.0 for body in delays), "far from an hour"
         backlog = await until_measured(it, lambda b: b.delayed == 2_000 and b.in_flight == 0)
         assert backlog.ready == 0
 

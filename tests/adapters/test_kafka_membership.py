@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 pytest.importorskip("eventkit_kafka")
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError
 
 from eventkit.testing.brokers import Broker
 from eventkit_kafka.clients import end_consumer
@@ -126,5 +129,87 @@ def test_what_is_due_is_written_down_before_it_is_delivered(url: str, monkeypatc
         await it.publish(message(it.group.retry)._replace(due=datetime.now(UTC) + timedelta(seconds=1)))
         await until(lambda: recorder.got)
         assert ("retry", 0) in written
+
+    run(url, scenario)
+
+
+@pytest.mark.parametrize("what", ["fails", "hangs"])
+def test_a_consumer_that_does_not_end_in_order_leaves_nothing_running(
+    url: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(it: Bench) -> None:
+        before = asyncio.all_tasks()
+        recorder = await it.consume()
+        consumer = consumer_of(recorder).member.consumer
+
+        async def close() -> None:
+            if what == "fails":
+                raise RuntimeError("on purpose")
+            await hang()
+
+        monkeypatch.setattr(consumer._coordinator, "close", close)
+        await recorder.consumer.stop(2)
+        await until(lambda: not asyncio.all_tasks() - before)
+
+    run(url, scenario)
+
+
+def test_a_group_that_is_not_told_where_to_go_on_keeps_its_place_and_asks_again(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for longer than its session without a sign of life is expelled, and then all of them, for ever. And
+    who asks once only stands still from then on, and looks well."""
+
+    async def scenario(it: Bench) -> None:
+        recorder = await it.consume(None, in_flight=10)
+        await it.publish(*(message(body=b"%d" % n) for n in range(4)))
+        await until(lambda: len(recorder.got) == 4)
+        for delivery in recorder.got[1::2]:
+            recorder.settle(delivery)
+        member = consumer_of(recorder).member
+        await until(lambda: not any(tracker.touched for tracker in member.trackers.values()))
+        tps = list(member.trackers)
+        begins, asked = member._topics.begins, 0
+
+        async def silent(tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                await hang()
+            if asked < 5:
+                raise (KafkaConnectionError(), asyncio.CancelledError(), ValueError())[asked - 2]
+            return await begins(tps)
+
+        monkeypatch.setattr(member._topics, "begins", silent)
+        await member.revoked()
+        began = time.monotonic()
+        await member.assigned(tps)
+        assert time.monotonic() - began < 3.0
+        assert asked == 1
+        await until(lambda: len(recorder.got) == 6)
+        assert recorder.bodies[4:] == [b"0", b"2"], "what was settled out of order does not come again"
+        await it.publish(message(body=b"last"))
+        await until(lambda: recorder.bodies[-1] == b"last")
+
+    run(url, scenario, partitions=1, session_timeout=timedelta(seconds=6))
+
+
+def test_health_is_red_while_nobody_says_where_to_read_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(it: Bench) -> None:
+        recorder = await it.consume()
+        member = consumer_of(recorder).member
+        tps = list(member.trackers)
+        await until(lambda: recorder.consumer.error is None)
+
+        async def refuse(_: object) -> dict[TopicPartition, int]:
+            raise KafkaConnectionError
+
+        monkeypatch.setattr(member._topics, "begins", refuse)
+        await member.revoked()
+        await member.assigned(tps)
+        await until(lambda: recorder.consumer.error is not None)
+        monkeypatch.undo()
+        await it.publish(message(body=b"after"))
+        await until(lambda: recorder.bodies == [b"after"] and recorder.consumer.error is None, 20)
 
     run(url, scenario)

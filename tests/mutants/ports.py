@@ -354,9 +354,9 @@ PORTS = (
     ),
     Mutant(
         "kafka: a second provisioning begins the group anew",
-        f"{_KAFKA}/provision.py",
-        "        new = {tp: offset for tp, offset in offsets.items() if tp.topic not in begun}\n",
-        "        new = offsets\n",
+        f"{_KAFKA}/beginnings.py",
+        "        return {tp.topic for tp in await self._topics.committed(name)}\n",
+        "        return set()\n",
         "Q2",
         "kafka",
     ),
@@ -411,8 +411,8 @@ PORTS = (
     Mutant(
         "kafka: a partition that appears later is read from behind its first message",
         f"{_KAFKA}/membership.py",
-        "                start = self._starts.get((self.group, tp), begin)\n",
-        "                start = self._starts.get((self.group, tp), begin + 1)\n",
+        "            start = self._starts.get((self.group, tp), begin)\n",
+        "            start = self._starts.get((self.group, tp), begin + 1)\n",
         "V2",
         "kafka",
     ),

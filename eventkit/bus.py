@@ -51,6 +51,9 @@ log = logging.getLogger("eventkit")
 
 _START = 10.0
 """Seconds to reach the broker at start."""
+_STOP = 7.0
+"""Seconds in which a bus is closed, whatever the broker says. With a service's stop before it, and what that may take
+beyond its time, that stays below the 30 that Kubernetes gives."""
 
 
 def connect(  # noqa: PLR0913 each is a setting, or comes with tests
@@ -233,11 +236,12 @@ class Bus:
         if core is None or requests is None:
             return
         self._opened.core = self._opened.requests = None
+        ends = time.monotonic() + _STOP
         try:
             await requests.stop(1.0)
-            await core.publisher.close()
+            await core.publisher.close(_STOP - 4.0)
         finally:
-            await self._adapter.stop(5.0)
+            await self._adapter.stop(max(ends - time.monotonic(), 3.0))
 
     async def publish(
         self,

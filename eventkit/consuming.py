@@ -243,7 +243,7 @@ class Consuming:
         for delivery in given_back:
             self._give_back(consumer, delivery)
         try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + timeout):
+            async with asyncio.timeout(max(ends - time.monotonic(), 0.0)):
                 with self._hurried():
                     await self._wait_for(list(self._held))
         except TimeoutError:

@@ -99,15 +99,17 @@ class Publisher:
                 refused[address] = error
         return refused
 
-    async def close(self) -> None:
-        """Take nothing more, and wait for the answers that are due."""
+    async def close(self, timeout: float) -> None:
+        """Take nothing more, and wait for the answers that are due, `timeout` seconds at most: those that are missing
+        then come when the adapter stops."""
         self._closed = True
-        while self.busy:
+        ends = self.loop.time() + timeout
+        while self.busy and (left := ends - self.loop.time()) > 0:
             self._flush()
             under_way: set[asyncio.Future[Any]] = {*self._tasks, *self._ensuring.values()}
             if self._alone is not None:
                 under_way.add(self._alone)
-            await asyncio.wait(under_way) if under_way else await asyncio.sleep(0)
+            await (asyncio.wait(under_way, timeout=left) if under_way else asyncio.sleep(0))
 
     def _flush(self) -> None:
         self._scheduled = False

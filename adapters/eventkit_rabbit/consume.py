@@ -347,10 +347,13 @@ class RabbitConsumer:
         A channel keeps acknowledgements back when its queue is busy, and drops them when it is closed. Ending a
         consumer makes it wait for the queue, so it comes last before the close.
         """
-        async with self._switch:
-            with suppress(amqp.AMQPError, RuntimeError):
-                if not self._consuming:
-                    await session.channel.basic_qos(prefetch_count=1)
-                    await self._consume(session)
-                await session.channel.basic_cancel(self._consuming)
+        with suppress(Exception):  # of a connection that is lost meanwhile aiormq may say no more than that
+            await unbroken(self._end_consumer(session))
         await session.wire.close_channel(session.channel)
+
+    async def _end_consumer(self, session: Session) -> None:
+        async with self._switch:
+            if not self._consuming:
+                await session.channel.basic_qos(prefetch_count=1)
+                await self._consume(session)
+            await session.channel.basic_cancel(self._consuming)

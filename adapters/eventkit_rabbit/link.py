@@ -8,7 +8,7 @@ import random
 
 from eventkit.errors import Closed
 from eventkit_rabbit.target import Target
-from eventkit_rabbit.wire import Wire
+from eventkit_rabbit.wire import Wire, unbroken
 
 log = logging.getLogger("eventkit.rabbit")
 
@@ -80,7 +80,7 @@ class Link:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (so that not all come at once)
             pause = min(2 * pause, _LONGEST_PAUSE)
             try:
-                return await Wire.open(self._to, self._purpose)
+                return await unbroken(Wire.open(self._to, self._purpose))
             except Exception as error:  # noqa: BLE001 (whatever it is, the broker may take us the next time)
                 self._failed = error
                 log.debug("still no connection to RabbitMQ at %s: %r", self._to, error)
@@ -90,6 +90,6 @@ class Link:
         self._up.set()
         if self._watch is not None:
             self._watch.cancel()
-            await asyncio.wait([self._watch])
+            await asyncio.wait([self._watch], timeout=timeout)
         if self._wire is not None:
             await self._wire.close(timeout)

@@ -15,6 +15,7 @@ from eventkit.errors import Closed, MessageTooLarge
 from eventkit_rabbit.confirms import Answer, Call, Channel, Job
 from eventkit_rabbit.encode import SHORT
 from eventkit_rabbit.link import Link
+from eventkit_rabbit.wire import unbroken
 
 log = logging.getLogger("eventkit.rabbit")
 
@@ -136,10 +137,10 @@ class Publisher:
             if channel is not None and channel.closed_by is None and not await self._left(channel):
                 return channel
             try:
-                return await self._make_channel()
-            except (amqp.AMQPError, OSError, RuntimeError) as error:
-                if isinstance(error, TimeoutError):
-                    raise
+                return await unbroken(self._make_channel())
+            except (TimeoutError, Closed):
+                raise
+            except Exception as error:  # noqa: BLE001 of a connection that is lost meanwhile aiormq says just that
                 log.debug("no channel to publish on: %r", error)
                 await asyncio.sleep(_PAUSE)
 

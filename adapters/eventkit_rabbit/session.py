@@ -64,7 +64,8 @@ class Session:
     @property
     def deleted(self) -> bool:
         """Has it ended since its queue was deleted, as far as one can tell?"""
-        return self.over.done() and isinstance(self.over.result(), NotProvisioned)
+        over = self.over  # cancelled together with whoever waited for it, at a stop
+        return over.done() and not over.cancelled() and isinstance(over.result(), NotProvisioned)
 
     def flush(self) -> None:
         """Write what is settled."""

@@ -25,6 +25,8 @@ _CONNECT = 10.0
 """Seconds for one attempt to connect."""
 _CALL = 10.0
 """Seconds for one question to the broker."""
+_ABORTED = 0.5
+"""Seconds for aiormq to see that its connection is gone."""
 
 
 class _Made(TransportFactory):
@@ -84,17 +86,24 @@ class Wire:
             transport_factory=_Made(self.frames, self._writer),
             client_properties={"connection_name": f"{to.client} ({purpose})"},
         )
+        # Shielded: when the handshake fails in the moment in which this is cancelled, aiormq raises that failure, and
+        # the cancellation is lost; and it waits for the transport to end, which one that is not aborted may never do.
+        connecting = loop.create_task(self._shake_hands(), name="eventkit rabbit handshake")
         try:
-            await self.connection.connect()
+            await asyncio.shield(connecting)
         except amqp.InvalidFrameError as error:
             transport.abort()
             # that is how aiormq takes a refusal that it did not expect here, such as a virtual host that is not there
             raise self.frames.refused or error from error
         except BaseException:
             transport.abort()
+            connecting.cancel()
             raise
         self.frames.take_over()
         self.connection.closing.add_done_callback(lambda _: self._end(None))
+
+    async def _shake_hands(self) -> None:
+        await self.connection.connect()
 
     @property
     def frame_max(self) -> int:
@@ -169,11 +178,20 @@ class Wire:
 
     async def close(self, timeout: float) -> None:
         self._flush()
+        leaving = self._loop.create_task(self._leave(), name="eventkit rabbit close")
+        try:
+            await asyncio.wait([leaving], timeout=timeout)
+        finally:
+            # else aiormq waits until all that was written is sent, however often it is cancelled
+            self._writer.transport.abort()
+            self._end(None)
+        if not leaving.done():
+            leaving.cancel()
+            await asyncio.wait([leaving], timeout=_ABORTED)
+
+    async def _leave(self) -> None:
         with suppress(Exception):
-            async with asyncio.timeout(timeout):
-                await self.connection.close()
-        self._writer.transport.abort()
-        self._end(None)
+            await self.connection.close()
 
     def abort(self, reason: Exception) -> None:
         """Give it up at once. Who has something under way on it is told why."""
@@ -191,15 +209,22 @@ class Wire:
 
 
 async def unbroken(work: Awaitable[T]) -> T:
-    """What a client cancels where it closes something is a ConnectionError to us: only who cancels our own task ends
-    it."""
+    """Only who cancels our own task ends it, and does so. What a client cancels where it closes something is a
+    ConnectionError to us; and it answers a cancellation that comes while it tells of a lost connection with the reason
+    of that loss, so that whoever tries again for ever would do so."""
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
     try:
         return await work
     except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if task.cancelling():
             raise
         raise ConnectionError("aiormq gave up what was waited for") from None
+    except Exception as error:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError from error
+        raise
 
 
 async def unused(_: object) -> None:

@@ -37,7 +37,7 @@ from eventkit.adapter import (
 from eventkit.errors import CapabilityNotSupported, InvalidMessage, MessageTooLarge, NoOwner, NotProvisioned
 from eventkit.testing.brokers import Broker, BrokerUnavailable, provide
 from eventkit.testing.brokers.process import free_port
-from eventkit_rabbit import RabbitAdapter, RabbitSettings, decode, delay, encode, properties, write
+from eventkit_rabbit import RabbitAdapter, RabbitSettings, decode, delay, encode, link, properties, write
 from eventkit_rabbit.tags import Tags
 from eventkit_rabbit.target import target
 from eventkit_rabbit.wire import Wire
@@ -895,6 +895,31 @@ def test_start_stop_start(url: str) -> None:
                 await adapter.start(5)
                 assert await adapter.publish([message(TOPIC)]) == [None]
                 await adapter.provision([GROUP], Provision.CREATE)
+
+    run(work())
+
+
+def test_a_link_is_closed_at_whatever_moment_it_fails_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiormq loses a cancellation that comes while it tells of a handshake that failed."""
+    monkeypatch.setattr(link, "_FIRST_PAUSE", 0.0)
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(8)
+        writer.transport.abort()
+
+    async def work() -> None:
+        server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        to = target(f"amqp://127.0.0.1:{port}", RabbitSettings(), "test")
+        for turns in range(60):
+            broken = link.Link(to, "test")
+            coming_back = broken._watch = asyncio.create_task(broken._again())  # type: ignore[assignment]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(5.0):
+                await broken.close(1.0)
+            assert coming_back.done(), f"after {turns} turns of the loop it goes on"
+        server.close()
 
     run(work())
 

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from eventkit import Bus
+from eventkit import Bus, PublishError, Retry, Service
 from eventkit.adapter import Adapter
 from eventkit.contract.checks import eventually, fresh_namespace
-from eventkit.errors import BrokerUnavailable
+from eventkit.errors import BrokerUnavailable, Closed
 from tests.backends import ALL
 from tests.breakable import Breakable
-from tests.faults.traffic import ANSWER, traffic
+from tests.faults.traffic import ANSWER, Beat, traffic
 from tests.wanted import wanted
 
 START = 12.0
@@ -33,6 +35,7 @@ BACK = 15.0
 """Seconds within which all goes on once the network does."""
 STOP = 15.0
 """Seconds within which a bus and its service end, with a stop time-out of 3 s, while the broker is silent."""
+_TWICE = Retry(attempts=2, first_delay=timedelta(milliseconds=200), jitter=0)
 _DEFAULTS = {
     "redis": {"lease": "PT10S"},
     "nats": {"lease": "PT10S"},
@@ -135,6 +138,89 @@ async def stop_while_silent(broken: Breakable) -> float:
     broken.proxy.cut()
     assert took < STOP, f"the stop took {took:.1f} s"
     return took
+
+
+_STOPS = 5
+"""Services that are stopped one shortly after the other, so that what goes wrong finds each at another moment."""
+
+
+async def _stops(broken: Breakable, goes_wrong: Callable[[], None]) -> float:
+    """While retries and dead letters are on their way and large messages are published, all that there is ends."""
+    async with AsyncExitStack() as stack:
+        every = [await stack.enter_async_context(_Stopping.open(_adapter(broken))) for _ in range(_STOPS)]
+        await eventually(lambda: all(one.failed > 20 for one in every), "each handles", BACK)
+        stops = [asyncio.ensure_future(one.stop(place * 0.02)) for place, one in enumerate(every)]
+        await asyncio.sleep(_STOPS * 0.02 / 2)
+        goes_wrong()
+        times = await asyncio.gather(*stops)
+        assert max(times) < STOP, f"a stop took {max(times):.1f} s: {times}"
+    return max(times)
+
+
+@scene
+async def stop_at_each_moment_of_a_silence(broken: Breakable) -> float:
+    try:
+        return await _stops(broken, broken.proxy.stall)
+    finally:
+        broken.proxy.mend()
+        broken.proxy.cut()
+
+
+@scene
+async def stop_at_each_moment_of_a_cut(broken: Breakable) -> float:
+    try:
+        return await _stops(broken, broken.proxy.refuse)
+    finally:
+        broken.proxy.mend()
+
+
+class _Stopping:
+    """A service under load that is to be stopped; it publishes, too, much at once."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+        self._stack = AsyncExitStack()
+        self._publishing: list[asyncio.Task[None]] = []
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, adapter: Callable[[str], Adapter]) -> AsyncIterator[_Stopping]:
+        self = cls()
+        service = Service("stops", stop_timeout=timedelta(seconds=3), retry=_TWICE)
+
+        @service.handler
+        async def beat(event: Beat) -> None:
+            self.failed += 1
+            await asyncio.sleep(0.002 * (event.number % 5))
+            if event.number % 3:
+                raise RuntimeError("again")
+
+        bus = await self._stack.enter_async_context(Bus(adapter(fresh_namespace()), source="stops"))
+        await self._stack.enter_async_context(bus.run(service))
+        self._publishing = [asyncio.ensure_future(self._publish(bus, place)) for place in range(4)]
+        try:
+            yield self
+        finally:
+            for task in self._publishing:
+                task.cancel()
+            await asyncio.wait(self._publishing)
+            await self._stack.aclose()
+
+    async def _publish(self, bus: Bus, place: int) -> None:
+        number = place
+        while True:
+            number += 4
+            with suppress(PublishError, Closed):
+                padding = "x" * (100_000 if number % 5 == 0 else 0)
+                await bus.publish(Beat(number=number, key=f"k{number % 7}", padding=padding))
+            await asyncio.sleep(0.005)
+
+    async def stop(self, after: float) -> float:
+        """How long that took."""
+        await asyncio.sleep(after)
+        began = time.monotonic()
+        await self._stack.aclose()
+        return time.monotonic() - began
 
 
 def _run(broken: Callable[[], Breakable]) -> Found:

@@ -66,7 +66,7 @@ class Breaker:
             self._since = self._probe = None
             if self._timer is not None:
                 self._timer.cancel()
-            self._let_in()
+            self.let_in()
 
     def failed(self, token: object, id: str) -> float | None:
         """An attempt failed. Seconds to wait where that counts as none; None: it counts."""
@@ -99,7 +99,7 @@ class Breaker:
         """This message comes to no attempt: if it was the probe, another one is."""
         if self._probe is token:
             self._probe = None
-            self._let_in()
+            self.let_in()
 
     def _rest(self, now: datetime) -> None:
         self._probe = None
@@ -115,9 +115,9 @@ class Breaker:
 
     def _rested(self) -> None:
         self._resting = False
-        self._let_in()
+        self.let_in()
 
-    def _let_in(self) -> None:
+    def let_in(self) -> None:
         """Have all that wait ask again: the first becomes the probe."""
         gate, self._gate = self._gate, Gate()
         gate.open()

@@ -242,6 +242,7 @@ class Consuming:
         given_back = self._forget(key for at, (key, _) in enumerate(waiting) if at > last and key not in self._started)
         for delivery in given_back:
             self._give_back(consumer, delivery)
+        self._outcomes.stop()
         try:
             async with asyncio.timeout(max(ends - time.monotonic(), 0.0)):
                 with self._hurried():

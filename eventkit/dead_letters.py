@@ -131,7 +131,7 @@ class DeadLetters:
         async def again(batch: Sequence[DeadLetter], work: _Work) -> None:
             await self._again(batch, work, force)
 
-        return await self._each(which, again)
+        return await self._each(which, again, once=True)
 
     async def discard(
         self,
@@ -144,8 +144,11 @@ class DeadLetters:
         """Delete these letters for good; returns how many. Selection and errors are as those of `retry`."""
         return await self._each(self._all(ids, type, reason, since, all), self._remove)
 
-    async def _each(self, which: Wanted, do: Callable[[Sequence[DeadLetter], _Work], Awaitable[None]]) -> int:
-        """Deal with what is chosen, some at a time. What fails again meanwhile, and comes back here, is left alone."""
+    async def _each(
+        self, which: Wanted, do: Callable[[Sequence[DeadLetter], _Work], Awaitable[None]], *, once: bool = False
+    ) -> int:
+        """Deal with what is chosen, some at a time. `once`: what fails again meanwhile, and comes back here, is left
+        alone."""
         work = _Work()
         batch: list[DeadLetter] = []
         size = 0
@@ -156,7 +159,7 @@ class DeadLetters:
                     letter = read(delivery, self._serializer)
                     # an id is its source's own
                     which_one = (letter.id, letter.message.headers.get(h.SOURCE), letter.type, letter.origin)
-                    if not which.takes(letter) or (*which_one, letter.redriven - 1) in seen:
+                    if not which.takes(letter) or (once and (*which_one, letter.redriven - 1) in seen):
                         continue
                     seen.add((*which_one, letter.redriven))
                     batch.append(letter)

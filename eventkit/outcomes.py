@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from eventkit import copies, repeats
 from eventkit import headers as h
-from eventkit.adapter import DONE, Delivery, Done, Group, Message, Move, Release, Settlement
+from eventkit.adapter import DONE, RELEASE, Delivery, Done, Group, Message, Move, Release, Settlement
 from eventkit.breaker import Breaker
 from eventkit.clock import LONGEST, Clock
 from eventkit.copies import Reason
@@ -78,6 +78,7 @@ class Outcomes:
         """With the stores of what was handled."""
         self.crowded: Callable[[], bool] = lambda: False
         """Does what waits here leave others little room? Set by whoever holds the deliveries."""
+        self._stopping = False
         self.aborting = False
         """A stop has run out of time: a cancellation is ours, and no failure of the message."""
         self._said_overtaking = False
@@ -86,6 +87,12 @@ class Outcomes:
         self.emitter = emitter
         self._clock = clock
         self._briefs = telling.briefs(table.types)
+
+    def stop(self) -> None:
+        """From now on what waits for a circuit or a store is given back: its time may be long after the stop's."""
+        self._stopping = True
+        for breaker in self._breakers.values():
+            breaker.let_in()
 
     def forget(self, delivery: Delivery) -> None:
         """This delivery is given back: its count in the lane ends."""
@@ -251,7 +258,7 @@ class Outcomes:
         if self.gatherer is not None or entry.circuit is not None:
             alone = h.SUSPECT in delivery.message.headers
             if not alone and (wait := self._must_wait(entry, arrived, delivery, attempt)) is not None:
-                if isinstance(wait, Move):
+                if not isinstance(wait, Gate):
                     self._waiting.pop(id(arrived), None)
                 return wait
         if self._waiting:
@@ -305,6 +312,8 @@ class Outcomes:
             self.telling.held(entry, delivery, content, attempt, error)
             if h.SUSPECT in delivery.message.headers:  # it has no lane to wait in
                 return Move(copies.wait(delivery, self._group, due=self._clock.now() + timedelta(seconds=wait.seconds)))
+            if self._stopping:
+                return RELEASE
             self._waiting[id(arrived)] = attempt
             return wait
         waits = self._again(entry, delivery, attempt, error, deadline)
@@ -372,7 +381,10 @@ class Outcomes:
 
     def _resting(self, entry: Entry, arrived: Delivery, delivery: Delivery) -> Settlement | Gate | None:
         """What this message waits for, untried, while its handler rests; None: it is tried."""
-        gate = self._breaker(entry).asks(arrived)
+        breaker = self._breaker(entry)
+        if self._stopping and breaker.state is not None:
+            return RELEASE
+        gate = breaker.asks(arrived)
         if gate is None or entry.retry.in_order or not self._table.shared or not self.crowded():
             return gate
         # others of this group must have room, too
@@ -443,6 +455,8 @@ class Outcomes:
         crowded = self._table.shared and self.crowded() and not entry.retry.in_order
         if crowded or h.SUSPECT in delivery.message.headers:
             return Move(copies.wait(delivery, self._group, due=self._clock.now() + timedelta(seconds=seconds)))
+        if self._stopping:
+            return RELEASE
         self._waiting[id(arrived)] = attempt
         return Wait(seconds)
 

@@ -44,7 +44,7 @@ class Publisher:
                 continue
             try:
                 waiting.append((place, self._question(message)))
-            except InvalidMessage as error:
+            except Exception as error:  # noqa: BLE001 - one that cannot be written harms no other
                 answers[place] = error
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._exchange.timeout

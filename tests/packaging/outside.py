@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 PROGRAM = """\
@@ -70,30 +71,31 @@ WRONG = {number for number, line in enumerate(PROGRAM.splitlines(), 1) if line.e
 def mypy(python: str, file: Path) -> set[int]:
     """The lines that it refuses."""
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--no-incremental"]
-    done = _run([*command, "--python-executable", python, str(file)])
+    done = _run([*command, "--python-executable", python, file.name], file.parent)
     lines = done.stdout.splitlines()
-    assert all(line.startswith(f"{file}:") for line in lines if ": error:" in line), done.stdout + done.stderr
+    assert all(line.startswith(f"{file.name}:") for line in lines if ": error:" in line), done.stdout + done.stderr
     return {int(line.split(":")[1]) for line in lines if ": error:" in line}
 
 
 def pyright(python: str, file: Path) -> set[int]:
     """The lines that it refuses."""
-    done = _run([sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", python, str(file)])
+    done = _run([sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", python, file.name], file.parent)
     found = json.loads(done.stdout)["generalDiagnostics"]
     return {item["range"]["start"]["line"] + 1 for item in found if item["severity"] == "error"}
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=folder)
 
 
 def main(python: str, *checkers: str) -> None:
-    file = Path("program.py")
-    file.write_text(PROGRAM, encoding="utf-8")
-    for name in checkers:
-        found = {"mypy": mypy, "pyright": pyright}[name](python, file)
-        assert found == WRONG, f"{name} refuses the lines {sorted(found)} of the program; wrong are {sorted(WRONG)}"
-        print(f"{name}: {len(found)} wrong uses found, and no others", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:  # pyright looks into none that begins with a dot, such as .nox
+        file = Path(folder, "program.py")
+        file.write_text(PROGRAM, encoding="utf-8")
+        for name in checkers:
+            found = {"mypy": mypy, "pyright": pyright}[name](python, file)
+            assert found == WRONG, f"{name} refuses the lines {sorted(found)} of the program; wrong are {sorted(WRONG)}"
+            print(f"{name}: {len(found)} wrong uses found, and no others", file=sys.stderr)
 
 
 if __name__ == "__main__":

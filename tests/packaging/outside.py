@@ -79,7 +79,9 @@ def mypy(python: str, file: Path) -> set[int]:
 
 def pyright(python: str, file: Path) -> set[int]:
     """The lines that it refuses."""
-    done = _run([sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", python, file.name], file.parent)
+    everywhere = {"include": [file.name], "exclude": []}  # by itself it looks into no folder below one like .nox
+    file.with_name("pyrightconfig.json").write_text(json.dumps(everywhere), encoding="utf-8")
+    done = _run([sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", python, "-p", "."], file.parent)
     found = json.loads(done.stdout)["generalDiagnostics"]
     return {item["range"]["start"]["line"] + 1 for item in found if item["severity"] == "error"}
 
@@ -89,7 +91,7 @@ def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def main(python: str, *checkers: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:  # pyright looks into none that begins with a dot, such as .nox
+    with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "program.py")
         file.write_text(PROGRAM, encoding="utf-8")
         for name in checkers:

@@ -261,10 +261,10 @@ MESSAGES = (
         "F19",
     ),
     Mutant(
-        "a stop gives back a trial as it is",
+        "what was given back again and again is condemned",
         "eventkit/suspects.py",
-        "        return RELEASE if found is None else self._untried(delivery, found.known)\n",
-        "        return RELEASE\n",
+        "            self._wait(delivery, Suspicion(0, 0, trial=0))\n            return\n",
+        "            self._task(delivery, self._quarantine(delivery))\n            return\n",
         "F21",
     ),
     # started and stopped

@@ -101,7 +101,8 @@ def package(session: nox.Session) -> None:
         session.install(*groups("typing"))
         session.run("python", packaging / "outside.py", f"{session.bin}/python", "mypy", "pyright")
         session.install(f"{wheel}[all]", *groups("test"))  # some tests know the adapters
-        shutil.copytree(ROOT / "tests", elsewhere / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("tests", "examples"):
+            shutil.copytree(ROOT / name, elsewhere / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", elsewhere)
         session.run("pytest", "--backend", "memory", "tests/unit", "tests/contract", *session.posargs)
 

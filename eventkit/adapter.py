@@ -231,6 +231,12 @@ class Consumer(Protocol):
         process dies. At most `timeout` seconds; raises the client's own error, or TimeoutError."""
         ...
 
+    def hold(self, at_most: int, /) -> None:
+        """From now on at most so many unsettled deliveries at once, instead of the `in_flight` of `consume`. What is
+        held already stays ours, and what was asked of the broker may still come; then nothing more does until there is
+        room. Never blocks and never raises."""
+        ...
+
     def pause(self) -> None:
         """Deliver nothing new. What was delivered stays ours."""
         ...
@@ -280,8 +286,10 @@ class Adapter(Protocol):
         ...
 
     async def consume(self, group: Group, receive: Receive, /, *, in_flight: int) -> Consumer:
-        """Read a provisioned group, at most `in_flight` unsettled deliveries at once. Returns once live: the next
-        message published is not missed. While a delivery is unsettled the adapter keeps its lease."""
+        """Read a provisioned group, at most `in_flight` unsettled deliveries at once, until `Consumer.hold` says
+        another number. A broker that must be asked for each channel by itself may bring one more for each but the
+        first, so that none of them waits for another. Returns once live: the next message published is not missed.
+        While a delivery is unsettled the adapter keeps its lease."""
         ...
 
     def browse(self, address: Address, /) -> AsyncIterator[Delivery]:

@@ -19,6 +19,7 @@ from eventkit.headers import SUSPECT
 from eventkit.instruments import GroupState, Place
 from eventkit.lanes import Gate, Lanes, take_back_cancellation
 from eventkit.outcomes import Outcomes, Unsettled, Wait
+from eventkit.room import Room
 from eventkit.suspects import Suspects
 from eventkit.telling import Counts
 
@@ -26,6 +27,8 @@ log = logging.getLogger("eventkit")
 
 _SAY_AGAIN = 60.0
 """Seconds between two warnings of the same trouble."""
+_LOOK = 0.1
+"""Seconds until it is looked again whether more should be held, or less, if no batch makes us look."""
 _SETTLE_AGAIN = 1.0
 """Seconds until a settlement that failed is asked for again."""
 
@@ -41,10 +44,16 @@ class Consuming:
         adapter: Adapter,
         clock: Clock,
         concurrency: int,
+        batch: int = 0,
     ) -> None:
+        """`batch`: the most that one call of a handler takes."""
         self.group = group
         self.budget = max(concurrency * 4, 1_000)
-        """Deliveries held at once."""
+        """Deliveries held at once, however fast they are handled."""
+        self._room = Room(max(concurrency, batch * 2), self.budget)
+        self._came = 0
+        """How many were delivered, ever, without those that were taken away again."""
+        self._look_again: asyncio.TimerHandle | None = None
         self._outcomes = outcomes
         self._telling = outcomes.telling
         instruments = outcomes.telling.instruments
@@ -112,7 +121,7 @@ class Consuming:
         return None if self._consumer is None else self._consumer.error or self._outcomes.patience.error
 
     async def start(self) -> None:
-        self._consumer = await self._adapter.consume(self.group, self, in_flight=self.budget)
+        self._consumer = await self._adapter.consume(self.group, self, in_flight=self._room.size)
         self._live.set()
 
     # what the adapter calls: eventkit.adapter.Receive
@@ -127,6 +136,9 @@ class Consuming:
         if self._instruments is not None:
             self._instruments.received(self.place, batch)
         held, add, limit = self._held, self._lanes.add, self._suspects.limit
+        if not held:
+            self._room.begin(asyncio.get_running_loop().time(), self._came)
+        self._came += len(batch)
         for delivery in batch:
             held[id(delivery)] = delivery
             message, count = delivery.message, delivery.deliveries
@@ -134,11 +146,30 @@ class Consuming:
                 self._suspects.take(delivery)
             else:
                 add(message.key, delivery)
+        if self._room.worth(self._came - len(held), len(held)):
+            self._make_room()
+        if self._look_again is None:
+            self._look_again = asyncio.get_running_loop().call_later(_LOOK, self._look)
         over = len(held) - self.budget
-        if over >= 0:
-            self._say_if_stalled()
         if over > 0:
             await self._wait_for(list(held)[:over])
+
+    def _look(self) -> None:
+        self._look_again = None
+        if self._held and not self._stopping:
+            self._make_room()
+            self._look_again = asyncio.get_running_loop().call_later(_LOOK, self._look)
+
+    def _make_room(self) -> None:
+        """Hold as many as are handled in a moment; more, where what is held keeps workers idle."""
+        held = len(self._held)
+        idle = self._lanes.idle if held > self._lanes.running else 0.0
+        now = asyncio.get_running_loop().time()
+        if self._room.look(now, self._came - held, held, idle=idle):
+            if self._consumer is not None:
+                self._consumer.hold(self._room.size)
+        elif idle and self._room.size == self.budget and self._room.full(held):
+            self._say_if_stalled()
 
     def _run_instead(self, delivery: Delivery, stand_in: Delivery) -> None:
         """Run the second, which settles as the first would."""
@@ -155,7 +186,7 @@ class Consuming:
                     del self._held[id(delivery)]
 
     def _say_if_stalled(self) -> None:
-        """No more is delivered until some of what is held is settled: if that only waits, people should know."""
+        """Workers have nothing to do, and no more is delivered until some of what is held is settled."""
         now = time.monotonic()
         waiting = self._lanes.asleep
         if waiting * 2 > self.budget and now > self._said_stalled + _SAY_AGAIN:
@@ -276,6 +307,7 @@ class Consuming:
         dropped = [item for item in self._lanes.drop(lambda item: id(item) not in out) if isinstance(item, Delivery)]
         if self._gatherer is not None:
             dropped += self._gatherer.drop(lambda delivery: id(delivery) not in out)
+        self._came -= len(dropped)
         for delivery in dropped:
             del self._held[id(delivery)]
             self._outcomes.forget(delivery)

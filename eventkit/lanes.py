@@ -99,6 +99,13 @@ class Lanes(Generic[T]):
         """Items that are to run again later, and those of their keys behind them."""
         return len(self._parked) + sum(1 + len(self._lanes[key] or ()) for key in self._asleep)
 
+    @property
+    def idle(self) -> float:
+        """The part of the workers, 0 to 1, for which there is nothing to run now."""
+        if self._ready and not self._still:
+            return 0.0
+        return 1 - self.running / self._concurrency
+
     def crowding(self, more: int) -> tuple[Hashable, int] | None:
         """The key that has more items than that here, if one has, and how many."""
         if len(self._lanes) > more:  # each has one at least: too many keys for one of them to crowd

@@ -478,6 +478,10 @@ class MemoryConsumer:
     async def flush(self, timeout: float, /) -> None:
         """Settlements are made at once."""
 
+    def hold(self, at_most: int, /) -> None:
+        self._in_flight = at_most
+        self.wake()
+
     def pause(self) -> None:
         self._paused = True
 

@@ -184,7 +184,8 @@ class Running:
             telling = Telling(place, core.watch, core.instruments, core.redactor)
             outcomes = Outcomes(group, Table(handlers, make), emitter, core.clock, telling, gatherer)
             suspects = Suspects(group, outcomes, self._silence, core.clock, service.quarantine_after)
-            consuming = Consuming(group, outcomes, suspects, core.adapter, core.clock, service.concurrency)
+            batch = max((handler.batch.size for handler in handlers if handler.batch), default=0)
+            consuming = Consuming(group, outcomes, suspects, core.adapter, core.clock, service.concurrency, batch)
             self._consuming[name] = consuming
 
     def _relayed(self, service: Service) -> Callable[[Sequence[Message]], Awaitable[Sequence[Exception | None]]]:

@@ -40,6 +40,7 @@ class GroupConsumer:
         self._lending = Lending(group.name, receive, cluster.publisher, in_flight, self.member.commits.touched)
         self._held = Held(group.name, cluster.clients, self._lending)
         self.settle: Callable[[Delivery, Settlement], None] = self._lending.settle
+        self.hold: Callable[[int], None] = self._lending.hold
         self._resumed = asyncio.Event()
         self._resumed.set()
         self._error: Exception | None = None

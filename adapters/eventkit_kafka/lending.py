@@ -24,7 +24,7 @@ _GATHER = 0.002
 
 
 class Lending:
-    """Never more than `in_flight` at once. `touched` is told of each settlement."""
+    """Never more than `in_flight` are lent at once. `touched` is told of each settlement."""
 
     def __init__(
         self, group: str, receive: Receive, publisher: Publisher, in_flight: int, touched: Callable[[], None]
@@ -43,6 +43,11 @@ class Lending:
     @property
     def room(self) -> int:
         return self.in_flight - self.lent
+
+    def hold(self, at_most: int, /) -> None:
+        """eventkit.adapter.Consumer.hold."""
+        self.in_flight = at_most
+        self._wake()
 
     def lend(self, tracker: Tracker, offset: int, message: Message, arrival: int = LENT) -> Delivery:
         """A delivery of something that waited."""

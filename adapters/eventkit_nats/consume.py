@@ -100,6 +100,10 @@ class GroupConsumer:
             if not await self._exchange.fence(timeout):
                 raise TimeoutError("NATS does not answer")
 
+    def hold(self, at_most: int, /) -> None:
+        self._sources.in_flight = at_most
+        self._schedule()
+
     def pause(self) -> None:
         self._running.clear()
 
@@ -146,6 +150,7 @@ class GroupConsumer:
         at = 4 if len(parts) == 9 else 6
         message = decode(pull.address, headers, data)
         count = int(parts[at])
+        self._sources.brought(pull, now)
         if pull.retry:
             if message.due is not None:
                 wait = message.due.timestamp() - time.time()
@@ -155,7 +160,6 @@ class GroupConsumer:
                 count = max(1, count - 1)  # the arrival at which it was put off was none for anybody
             self._settling.retrying.add(reply)
         self._settling.take(reply, since)
-        self._sources.brought(pull, now)
         position = parts[at + 1]
         pull.newest = max(pull.newest, int(position))
         self._arrived.append(Delivery(message, position.decode(), count, reply))

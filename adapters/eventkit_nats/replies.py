@@ -54,6 +54,9 @@ class ReplyConsumer:
     async def flush(self, timeout: float, /) -> None:
         """Settling a reply means nothing."""
 
+    def hold(self, at_most: int, /) -> None:
+        """Replies are taken as they come."""
+
     def pause(self) -> None:
         self._running.clear()
 

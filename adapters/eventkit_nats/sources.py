@@ -27,8 +27,6 @@ _BUSY = 1.0
 """Seconds for which a source that brought something counts as busy."""
 _SOON = 0.01
 """Seconds after which even a small room is asked to be filled."""
-_TURN = 0.1
-"""Seconds that one source may wait for messages where the room is too small for all to wait at once."""
 _TROUBLE = 2.0
 """Seconds that a question about a source in trouble may take."""
 _RESTORE = 10.0
@@ -38,7 +36,8 @@ _PAUSES = (0.2, 2.0)
 
 
 class Sources:
-    """Pulls on all durables of a group. What is asked for and what is in hand together never pass `in_flight`."""
+    """Pulls on all durables of a group. What is asked for and what is in hand together never pass `in_flight`, but for
+    one of each durable but the first: so that a request can wait at each, however little may be held."""
 
     def __init__(
         self,
@@ -57,7 +56,7 @@ class Sources:
         self._exchange = exchange
         self._topology = topology
         self._group = group
-        self._in_flight = max(1, in_flight)
+        self.in_flight = in_flight
         self._arrive = arrive
         self._ask_small = ask_small
         self._oldest = oldest
@@ -125,13 +124,13 @@ class Sources:
         for pull in pulls:
             requested += pull.requested
             busy += pull.busy_until > now
-        free = self._in_flight - in_hand - requested
+        many = len(pulls)
+        most = self.in_flight + many - 1
+        free = most - in_hand - requested
         if free <= 0:
             return
-        many = len(pulls)
-        base = max(1, self._in_flight // (_RESERVE * many))
-        extra = self._in_flight - base * many
-        wait = self._wait if extra >= 0 else _TURN
+        base = max(1, self.in_flight // (_RESERVE * many))
+        extra = most - base * many
         self._first = (self._first + 1) % many
         for pull in chain(pulls[self._first :], pulls[: self._first]):
             hot = extra > 0 and pull.busy_until > now
@@ -143,7 +142,7 @@ class Sources:
                 if self._soon is None:
                     self._soon = self._loop.call_later(_SOON, self._ask_soon)
                 continue
-            pull.ask(batch, SHORT if hot else wait, now)
+            pull.ask(batch, SHORT if hot else self._wait, now)
             free -= batch
             if free <= 0:
                 return

@@ -17,13 +17,13 @@ from eventkit.errors import NotProvisioned
 from eventkit_rabbit.link import Link
 from eventkit_rabbit.names import Names
 from eventkit_rabbit.session import Origins, Session, held
-from eventkit_rabbit.wire import unbroken, unused
+from eventkit_rabbit.subscription import Subscription
+from eventkit_rabbit.wire import unbroken
 
 log = logging.getLogger("eventkit.rabbit")
 
 Publish = Callable[[Sequence[Message]], Awaitable[Sequence[Exception | None]]]
 
-_PREFETCH = 1000
 _FLUSH = 50
 """Settlements that are written at once; fewer wait for company,"""
 _FLUSH_AFTER = 0.005
@@ -59,18 +59,20 @@ class RabbitConsumer:
         self._publish = publish
         self._provide = provide
         self._origins = Origins(group, names)
-        self._prefetch = max(1, min(in_flight, _PREFETCH))
-        self._flush_at = max(1, min(_FLUSH, self._prefetch // 4))
+        self._at_most = in_flight
+        self._flush_at = 1
         self._arguments: dict[str, Any] = {}
         if timeout is not None:
             self._arguments["x-consumer-timeout"] = int(timeout.total_seconds() * 1000)
         self._session: Session | None = None
+        self._subscription: Subscription
+        """The session's."""
         self._error: Exception | None = None
         self._arrived: list[Delivery] = []
         self._some = asyncio.Event()
         self._paused = False
-        self._consuming = ""
-        self._consumers = 0
+        self._waits = False
+        """Does something that came, or a larger prefetch, wait until some of what is held is settled?"""
         self._switch = asyncio.Lock()
         self._moves: list[tuple[Delivery, Move]] = []
         self._moving: set[asyncio.Task[None]] = set()
@@ -109,8 +111,8 @@ class RabbitConsumer:
             session = Session(wire, self._take, self._origins)
             session.channel = await wire.channel(session)
             try:
-                await session.channel.basic_qos(prefetch_count=self._prefetch)
-                self._session, self._consuming = session, ""
+                self._session = session
+                self._subscription = Subscription(session, self._queue, self._arguments)
                 await self._apply()
             except BaseException:
                 self._session = None
@@ -165,18 +167,17 @@ class RabbitConsumer:
             session = self._session
             if session is None or session.over.done() or self._stopping:
                 return
-            if self._paused and self._consuming:
-                tag, self._consuming = self._consuming, ""
-                await session.channel.basic_cancel(tag)
-            elif not self._paused and not self._consuming:
-                await self._consume(session)
-
-    async def _consume(self, session: Session) -> None:
-        self._consumers += 1
-        self._consuming = f"ek{self._consumers}"
-        await session.channel.basic_consume(
-            self._queue, unused, consumer_tag=self._consuming, arguments=self._arguments
-        )
+            subscription = self._subscription
+            if self._paused:
+                if subscription.on:
+                    await subscription.end()
+            elif not subscription.on:
+                await subscription.begin(subscription.wants(self._at_most))
+            elif subscription.prefetch != (prefetch := subscription.wants(self._at_most)):
+                await subscription.change(prefetch)
+                session.flush()
+                self._some.set()  # it may be to change again
+            self._flush_at = max(1, min(_FLUSH, subscription.prefetch // 4))
 
     async def _switch_over(self) -> None:
         session = self._session
@@ -193,18 +194,29 @@ class RabbitConsumer:
     def _take(self, delivery: Delivery) -> None:
         self._arrived.append(delivery)
         self._some.set()
+        if self._subscription.keeping:
+            self._subscription.arrived()
 
     async def _hand_over(self) -> None:
         some, receive = self._some, self._receive.deliveries
         while True:
             await some.wait()
             some.clear()
-            if self._paused or self._stopping or not self._arrived:
+            if self._paused or self._stopping:
                 continue
-            batch, self._arrived = self._arrived, []
-            session, _ = held(batch[0])
+            self._reconsider()
+            if not self._arrived:
+                continue
+            session, _ = held(self._arrived[0])
             if session.over.done():
-                continue  # they come again on the next channel
+                self._arrived.clear()  # they come again on the next channel
+                continue
+            # what came before the prefetch was changed does not count for the broker
+            room = max(self._at_most - session.tags.unsettled + len(self._arrived), 0)
+            self._waits |= room < len(self._arrived)
+            batch, self._arrived = self._arrived[:room], self._arrived[room:]
+            if not batch:
+                continue
             if any(delivery.message.due is not None for delivery in batch):
                 batch = self._park(batch)
             try:
@@ -226,8 +238,20 @@ class RabbitConsumer:
                 now.append(delivery)
         return now
 
+    def hold(self, at_most: int, /) -> None:
+        self._at_most = at_most
+        self._some.set()
+
+    def _reconsider(self) -> None:
+        """Have the broker deliver as many at once as are to be held now."""
+        subscription = self._subscription
+        if not subscription.keeping and subscription.may_change(self._at_most):
+            self._start(self._switch_over(), "hold")
+        self._waits = subscription.short(self._at_most)
+
     def pause(self) -> None:
         self._paused = True
+        self._subscription.give_up()
         self._start(self._switch_over(), "pause")
 
     def resume(self) -> None:
@@ -261,14 +285,16 @@ class RabbitConsumer:
         return session is self._session and not session.over.done()
 
     def _settled(self, session: Session) -> None:
-        if session.tags.waiting >= self._flush_at:
+        if self._waits:
+            self._some.set()
+        if session.tags.waiting >= self._flush_at and not self._subscription.keeping:
             session.flush()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_FLUSH_AFTER, self._flush)
 
     def _flush(self) -> None:
         self._timer = None
-        if self._session is not None:
+        if self._session is not None and not self._subscription.keeping:
             self._session.flush()
 
     def _move(self) -> None:
@@ -308,9 +334,11 @@ class RabbitConsumer:
             session = self._session
             if session is None:
                 raise ConnectionError(f"group {self._group.name} has no channel")
-            session.flush()
-            # an acknowledgement is never answered: that something after it is shows that it has come
-            await session.channel.basic_qos(prefetch_count=self._prefetch)
+            self._subscription.give_up()
+            async with self._switch:
+                session.flush()
+                # an acknowledgement is never answered: that something after it is shows that it has come
+                await session.channel.basic_qos(prefetch_count=self._subscription.prefetch)
 
     async def stop(self, timeout: float, /) -> None:
         if self._stopping:
@@ -325,6 +353,7 @@ class RabbitConsumer:
                 if self._moving:
                     await asyncio.wait(self._moving)
         if session is not None and not session.over.done():
+            self._subscription.give_up()
             session.flush()
             try:
                 async with asyncio.timeout(max(end - loop.time(), _LEAST)):
@@ -348,12 +377,11 @@ class RabbitConsumer:
         consumer makes it wait for the queue, so it comes last before the close.
         """
         with suppress(Exception):  # of a connection that is lost meanwhile aiormq may say no more than that
-            await unbroken(self._end_consumer(session))
+            await unbroken(self._end_consumer())
         await session.wire.close_channel(session.channel)
 
-    async def _end_consumer(self, session: Session) -> None:
+    async def _end_consumer(self) -> None:
         async with self._switch:
-            if not self._consuming:
-                await session.channel.basic_qos(prefetch_count=1)
-                await self._consume(session)
-            await session.channel.basic_cancel(self._consuming)
+            if not self._subscription.on:
+                await self._subscription.begin(1)
+            await self._subscription.end()

@@ -14,19 +14,20 @@ class Tags:
 
     def __init__(self) -> None:
         self._low = 1
-        self._top = 0
+        self.top = 0
+        """The last that was delivered."""
         self._busy: set[int] = set()
         self._done: set[int] = set()
         self._back: set[int] = set()
         self._settled: set[int] = set()
 
     def arrived(self, tag: int) -> None:
-        self._top = tag
+        self.top = tag
 
     def holds(self, tag: int) -> bool:
         """Is it delivered and not yet settled, nor being moved?"""
         return (
-            self._low <= tag <= self._top
+            self._low <= tag <= self.top
             and tag not in self._done
             and tag not in self._settled
             and tag not in self._busy
@@ -47,6 +48,15 @@ class Tags:
 
     def release(self, tag: int) -> None:
         self._back.add(tag)
+
+    @property
+    def unsettled(self) -> int:
+        """How many are delivered and neither finished nor released."""
+        return self.top - self._low + 1 - len(self._settled) - len(self._done) - len(self._back)
+
+    def unwritten(self, after: int) -> int:
+        """How many of those after this tag are delivered, and no frame has named them."""
+        return self.top - max(self._low - 1, after) - sum(tag > after for tag in self._settled)
 
     @property
     def waiting(self) -> int:

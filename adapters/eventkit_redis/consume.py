@@ -72,7 +72,6 @@ class StreamConsumer:
         self._receive = receive
         self._batch = settings.batch
         self._in_flight = in_flight
-        self._enough = max(1, in_flight // 4)
         self._unsettled = 0
         self._starved = False
         self._space = asyncio.Event()
@@ -131,6 +130,10 @@ class StreamConsumer:
     async def flush(self, timeout: float) -> None:
         async with asyncio.timeout(timeout):
             await self._settler.drain()
+
+    def hold(self, at_most: int, /) -> None:
+        self._in_flight = at_most
+        self._freed(0)
 
     def pause(self) -> None:
         self._going.clear()
@@ -209,9 +212,7 @@ class StreamConsumer:
                 if self._free:
                     await self._take_free(room)
                     continue
-                if asyncio.get_running_loop().time() >= self._next_take_over:
-                    room -= await self._take_over(room)
-                if room > 0:
+                if asyncio.get_running_loop().time() < self._next_take_over or not await self._take_over(room):
                     await self._read(room)
                 self._error, pause = None, 0.05
             except ResponseError as error:
@@ -243,26 +244,26 @@ class StreamConsumer:
     async def _recover(self, source: Source) -> None:
         """Messages that were ours when the connection broke and never arrived."""
         (found,) = await self._link.ask(
-            script(lua.OWN, (source.key,), self._group, self._consumer, self._in_flight + self._batch)
+            script(lua.OWN, (source.key,), self._group, self._consumer, len(source.leased()) + self._batch)
         )
         lost = [entry for entry in found if not source.ours(entry)]
-        room = self._in_flight - self._unsettled
-        if lost[:room]:
-            (entries,) = await self._link.ask(
-                script(lua.CLAIM, (source.key,), self._group, self._consumer, *lost[:room])
-            )
+        if lost:
+            (entries,) = await self._link.ask(script(lua.CLAIM, (source.key,), self._group, self._consumer, *lost))
             await self._hand_over(self._fetch.again(source, entries))
 
     async def _room(self) -> int:
-        """How many may be fetched. Waits for some, and a moment for more than a few: a read costs the same for many."""
+        """How many may be fetched. Waits for some, and a moment for more than a few: a read costs the same for many.
+
+        One of each stream at least: a read that waits for some of them alone would keep the others waiting.
+        """
         while True:
             await self._going.wait()
             room = self._in_flight - self._unsettled
-            if room >= self._enough:
-                return room
-            if room > 0:
+            if 0 < room * 4 < self._in_flight:
                 await asyncio.sleep(_BREATH)
-                return self._in_flight - self._unsettled
+                room = self._in_flight - self._unsettled
+            if room > 0:
+                return max(room, len(self._sources))
             self._space.clear()
             self._starved = True
             await self._space.wait()

@@ -128,6 +128,9 @@ class _RefusingConsumer:
     async def flush(self, timeout: float, /) -> None:
         await self._consumer.flush(timeout)
 
+    def hold(self, at_most: int, /) -> None:
+        self._consumer.hold(at_most)
+
     def pause(self) -> None:
         self._consumer.pause()
 

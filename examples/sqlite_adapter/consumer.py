@@ -50,6 +50,7 @@ class SqliteConsumer:
         """`changed` is called when there may be something new for any consumer of the adapter."""
         self.error: Exception | None = None
         self._reading = reading
+        self._at_most = reading.in_flight
         self._file = file
         self._receive = receive
         self._holder = f"{client} {uuid.uuid4().hex}"
@@ -61,6 +62,10 @@ class SqliteConsumer:
         self._wake = asyncio.Event()
         self.wake = self._wake.set
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._renew())]
+
+    def hold(self, at_most: int, /) -> None:
+        self._at_most = at_most
+        self.wake()
 
     def pause(self) -> None:
         self._paused = True
@@ -105,7 +110,7 @@ class SqliteConsumer:
         group, lease = self._reading.group, self._reading.lease
         while True:
             self._wake.clear()
-            room = min(self._reading.in_flight - len(self._held), _BATCH)
+            room = min(self._at_most - len(self._held), _BATCH)
             if self._paused or room <= 0:
                 await self._wake.wait()
                 continue

@@ -171,7 +171,7 @@ class ForgetsTheDelay(Broken):
 
 
 class IgnoresInFlight(Broken):
-    faults = ("S3",)
+    faults = ("S3", "S7", "S8", "S9")
 
     async def consume(self, group: Group, receive: Receive, /, *, in_flight: int) -> MemoryConsumer:
         consumer = await super().consume(group, receive, in_flight=1_000_000)
@@ -180,6 +180,7 @@ class IgnoresInFlight(Broken):
             consumer._waiting = asyncio.ensure_future(receive.deliveries(batch))  # type: ignore[attr-defined]
 
         consumer._receive = Diverted(takes_all, receive)
+        consumer.hold = lambda at_most, /: None  # type: ignore[method-assign]
         return consumer
 
 

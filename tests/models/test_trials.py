@@ -139,13 +139,13 @@ class World:
             await asyncio.sleep(0.001)
             if process.adapter.dead:
                 await asyncio.Event().wait()
-            process.at_work.discard(event.number)
             self.handled[event.number] += 1
             if self._until is not None:
                 self._until -= 1
                 if self._until < 0:
                     self._until = self.kills.pop(0) if self.kills else None
                     self.kill(self.processes[self.handled.total() % len(self.processes)])
+            process.at_work.discard(event.number)  # only now: it is not settled yet, and dies with its process
 
         return service
 

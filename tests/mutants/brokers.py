@@ -168,6 +168,23 @@ BROKERS = (
     ),
     # RabbitMQ
     Mutant(
+        "rabbit: change the prefetch while deliveries are on their way",
+        f"{_RABBIT}/subscription.py",
+        "            await asyncio.wait(ends, timeout=_FULL, return_when=asyncio.FIRST_COMPLETED)\n"
+        "            if not (self._full.done() and self.keeping):\n",
+        "            if not ends:\n",
+        "tests/adapters/test_rabbit_hold.py::test_a_change_under_load_repeats_and_reorders_nothing[1]",
+        "rabbit",
+    ),
+    Mutant(
+        "rabbit: deliver as many as ever",
+        f"{_RABBIT}/consume.py",
+        "        self._at_most = at_most\n",
+        "",
+        "S7",
+        "rabbit",
+    ),
+    Mutant(
         "rabbit: take a release for done",
         f"{_RABBIT}/consume.py",
         "            tags.release(tag)\n",

@@ -18,6 +18,27 @@ CORE = (
         "D6",
     ),
     Mutant(
+        "hold as many of slow ones as of fast ones",
+        "eventkit/room.py",
+        "        self.size = self._least = min(least, most)\n",
+        "        self.size = self._least = most\n",
+        "S9",
+    ),
+    Mutant(
+        "hold a few of fast ones, too",
+        "eventkit/room.py",
+        "            self.size = min(before * _STEP, int(fits), self._most)\n",
+        "            pass\n",
+        "S8",
+    ),
+    Mutant(
+        "leave idle workers idle, though others wait behind a hot key",
+        "eventkit/room.py",
+        "        if idle > 1 / 8 and self.full(held):\n",
+        "        if idle > 1:\n",
+        "O4",
+    ),
+    Mutant(
         "settle although the handler was cancelled by a stop",
         _CONSUMING,
         "            if self._outcomes.aborting:\n                how = self._suspects.given_back(item)\n",

@@ -167,8 +167,8 @@ PORTS = (
     Mutant(
         "nats: ask for more than there is room for",
         f"{_NATS}/sources.py",
-        "        free = self._in_flight - in_hand - requested\n",
-        "        free = self._in_flight - requested\n",
+        "        free = most - in_hand - requested\n",
+        "        free = most - requested\n",
         "S3",
         "nats",
     ),
@@ -227,8 +227,8 @@ PORTS = (
     Mutant(
         "rabbit: a stop does not write its settlements",
         f"{_RABBIT}/consume.py",
-        "        if session is not None and not session.over.done():\n            session.flush()\n            try:\n",
-        "        if session is not None and not session.over.done():\n            try:\n",
+        "            self._subscription.give_up()\n            session.flush()\n            try:\n",
+        "            self._subscription.give_up()\n            try:\n",
         "D5",
         "rabbit",
     ),
@@ -254,14 +254,6 @@ PORTS = (
         "            self._session, self._error = None, reason\n",
         "            self._session, self._error = None, None\n",
         "L4",
-        "rabbit",
-    ),
-    Mutant(
-        "rabbit: take whatever the broker gives",
-        f"{_RABBIT}/consume.py",
-        "        self._prefetch = max(1, min(in_flight, _PREFETCH))\n",
-        "        self._prefetch = 0\n",
-        "S3",
         "rabbit",
     ),
     Mutant(

@@ -20,6 +20,9 @@ _PLACES = (
     "/opt/homebrew/opt/rabbitmq/sbin",
 )
 
+_ADVANCED = "advanced."
+"""Begins the names of settings that only advanced.config knows."""
+
 
 class Rabbit:
     name = "rabbit"
@@ -62,6 +65,10 @@ class Rabbit:
             },
             settings,
         )
+        advanced = {name: lines.pop(name) for name in list(lines) if name.startswith(_ADVANCED)}
+        if advanced:
+            own = ", ".join(f"{{{name.removeprefix(_ADVANCED)}, {value}}}" for name, value in advanced.items())
+            (folder / "advanced.config").write_text(f"[{{rabbit, [{own}]}}].\n")
         config = folder / "rabbitmq.conf"
         config.write_text("".join(f"{key} = {value}\n" for key, value in lines.items()))
         plugins = folder / "enabled_plugins"

@@ -1,0 +1,105 @@
+"""A consumer on its channel, and how many messages it is given at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from eventkit_rabbit.session import Session
+from eventkit_rabbit.wire import unused
+
+MOST: Final = 1000
+"""Messages that the broker delivers before any is acknowledged."""
+_FULL = 1.0
+"""Seconds to wait until as many have come as may."""
+_AGAIN = 2.0
+"""Seconds until that is tried again."""
+
+
+class Subscription:
+    """How many come at once is said when a consumer begins. To change it, it ends and begins anew on its channel.
+
+    It may end only while nothing is on its way to it: that would go back to the queue, counted as if its reader had
+    died, and come again behind what was sent meanwhile. So acknowledgements are kept back until as many have come as
+    may: then the broker sends nothing more, and all that it sent is here.
+    """
+
+    def __init__(self, session: Session, queue: str, arguments: Mapping[str, Any]) -> None:
+        self.session = session
+        self.prefetch = 0
+        self.keeping = False
+        """Are acknowledgements kept back now?"""
+        self._queue = queue
+        self._arguments = dict(arguments)
+        self._tag = ""
+        self._begun = 0
+        self._mark = 0
+        """The last tag of what came before it began."""
+        self._full: asyncio.Future[None] | None = None
+        self._not_before = 0.0
+
+    @property
+    def on(self) -> bool:
+        return bool(self._tag)
+
+    async def begin(self, prefetch: int) -> None:
+        channel = self.session.channel
+        self.prefetch, self._mark = prefetch, self.session.tags.top
+        await channel.basic_qos(prefetch_count=prefetch)
+        self._begun += 1
+        self._tag = f"ek{self._begun}"
+        await channel.basic_consume(self._queue, unused, consumer_tag=self._tag, arguments=self._arguments)
+
+    async def end(self) -> None:
+        tag, self._tag = self._tag, ""
+        await self.session.channel.basic_cancel(tag)
+
+    def wants(self, at_most: int) -> int:
+        """The prefetch by which so many are held at most. While too much is held from before it is 1: a queue that
+        nobody consumes would look as if nobody read it."""
+        wanted = max(1, min(at_most, MOST))
+        return wanted if self.prefetch == wanted or self.session.tags.unsettled < wanted else 1
+
+    def short(self, at_most: int) -> bool:
+        """Is the prefetch small only since too much is held from before?"""
+        return self.prefetch < min(at_most, MOST) and self.wants(at_most) == 1
+
+    def may_change(self, at_most: int) -> bool:
+        """Is it time to try? Something has come, and so more may."""
+        return (
+            self.on
+            and self.prefetch != self.wants(at_most)
+            and self.session.tags.unwritten(self._mark) > 0
+            and asyncio.get_running_loop().time() >= self._not_before
+        )
+
+    async def change(self, prefetch: int) -> None:
+        """Begin anew with that many; not, if what may come does not come: then the number does not matter now."""
+        loop = asyncio.get_running_loop()
+        self.keeping = True
+        try:
+            self._full = loop.create_future()
+            self.arrived()
+            ends: list[asyncio.Future[Any]] = [self._full, self.session.over]
+            await asyncio.wait(ends, timeout=_FULL, return_when=asyncio.FIRST_COMPLETED)
+            if not (self._full.done() and self.keeping):
+                self._not_before = loop.time() + _AGAIN
+                return
+            await self.end()
+            await self.begin(prefetch)
+        finally:
+            self._full = None
+            self.keeping = False
+
+    def give_up(self) -> None:
+        """Do not change it now: acknowledgements are to go out."""
+        if self._full is not None and not self._full.done():
+            self.keeping = False
+            self._full.cancel()
+
+    def arrived(self) -> None:
+        """Something has come."""
+        full = self._full
+        if full is not None and not full.done() and self.session.tags.unwritten(self._mark) >= self.prefetch:
+            full.set_result(None)

@@ -1,0 +1,87 @@
+"""How many messages RabbitMQ delivers at once, changed while it does."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from pydantic import SecretStr
+
+from eventkit import Bus, Context, Event, Service, room
+from eventkit.adapter import Connection
+from eventkit.testing.brokers import Broker, BrokerUnavailable, provide
+from eventkit_rabbit import RabbitAdapter
+from tests.adapters.test_rabbit import GROUP, TOPIC, Inbox, message, run, until, world
+
+
+class Paper(Event, topic="papers"):
+    number: int
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_change_under_load_repeats_and_reorders_nothing(
+    broker: Callable[[str], Broker], seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is on its way to a consumer that ends would go back, be counted as delivered, and come behind others."""
+    count, draw = 5_000, random.Random(seed)
+
+    async def work() -> None:
+        async with world(broker("rabbit").url) as w:
+            adapter = await w.provisioned()
+            for first in range(0, count, 100):
+                answers = await adapter.publish([message(TOPIC, n) for n in range(first, first + 100)])
+                assert set(answers) == {None}
+            inbox = await w.consume(adapter, Inbox(), in_flight=10)
+            inbox.consumer.hold(40)
+            tags = set()
+            while len(inbox.got) < count:
+                before = len(inbox.got)
+                inbox.consumer.hold(draw.choice([1, 4, 10, 40, 200, 1_000]))
+                wanted = min(before + draw.randint(1, 200), count)
+                await until(lambda wanted=wanted: len(inbox.got) >= wanted)  # type: ignore[misc]
+                tags.add(inbox.consumer._subscription._tag)  # type: ignore[attr-defined]
+            assert len(tags - {""}) > 4, "it was changed"
+            assert [int(id_) for id_ in inbox.ids] == list(range(count)), "lost, twice, or out of order"
+            assert Counter(delivery.deliveries for delivery in inbox.got) == {1: count}
+            await inbox.consumer.flush(5)
+            assert (await adapter.measure(GROUP)).ready == 0
+            assert "no longer consumes" not in caplog.text
+
+    run(work())
+
+
+def test_a_slow_handler_keeps_within_the_time_that_the_broker_gives_a_message(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It counts from the delivery, for those, too, that wait behind others. Here 3 s, where 30 minutes are usual, and a
+    second's work is held, where it is 5."""
+    monkeypatch.setattr(room, "_TARGET", 1.0)
+    count, seconds = 25, 0.2
+    handled: Counter[int] = Counter()
+    arrivals: Counter[int | None] = Counter()
+    service = Service("press", concurrency=1)
+
+    @service.handler
+    async def paper(event: Paper, context: Context) -> None:
+        arrivals[context.delivery.deliveries] += 1
+        await asyncio.sleep(seconds)
+        handled[event.number] += 1
+
+    async def work(url: str) -> None:
+        adapter = RabbitAdapter(Connection(SecretStr(url), "t", "test"))
+        async with Bus(adapter, source="test") as bus, bus.run(service):
+            await bus.publish_many([Paper(number=n) for n in range(count)])
+            await until(lambda: len(handled) == count, seconds=count * seconds * 3)
+
+    try:
+        own = provide("rabbit", settings={"consumer_timeout": "3000", "advanced.channel_tick_interval": "200"})
+    except BrokerUnavailable as error:
+        pytest.skip(str(error))
+    with own:
+        run(work(own.url))
+    assert handled == Counter(range(count)), "a message was handled twice"
+    assert arrivals == {1: count}
+    assert "no longer consumes" not in caplog.text

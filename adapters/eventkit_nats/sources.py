@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain
 from typing import TypeAlias
@@ -29,6 +30,8 @@ _SOON = 0.01
 """Seconds after which even a small room is asked to be filled."""
 _TROUBLE = 2.0
 """Seconds that a question about a source in trouble may take."""
+_FORGOTTEN = 1.0
+"""Seconds that a stop waits at most until the server has forgotten our requests."""
 _RESTORE = 10.0
 """Seconds to make again what was deleted."""
 _PAUSES = (0.2, 2.0)
@@ -102,12 +105,23 @@ class Sources:
             self._soon.cancel()
         for task in self._reviving.values():
             task.cancel()
+        waiting = [pull for pull in self.pulls if pull.requested]
         sids = [sid for pull in self.pulls if (sid := pull.leave()) is not None]
         left = deadline - self._loop.time()
         if sids and left > 0 and self._link.up.is_set():
             await self._exchange.fence(left)
+            await self._forgotten(waiting, min(left, _FORGOTTEN))
         for sid in sids:
             self._link.forget(sid)
+
+    async def _forgotten(self, pulls: Sequence[Pull], seconds: float) -> None:
+        """Have the server drop requests whose subject nobody listens to: it does so when it is asked about a consumer.
+
+        Else it takes the first message that is given back for such a request, finds out, and puts it behind the others.
+        """
+        told = [self._exchange.question(f"CONSUMER.INFO.{pull.place.stream}.{pull.durable}") for pull in pulls]
+        with suppress(Exception):  # only the order depends on it
+            await self._exchange.ask(told, seconds)
 
     # Asking for more
 

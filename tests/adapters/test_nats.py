@@ -1061,3 +1061,21 @@ def test_nothing_is_left_running(broker: Give) -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()} or len(asyncio.all_tasks()) <= 2
 
     run(test())
+
+
+def test_what_a_stop_gives_back_keeps_its_order_though_more_was_asked_for(broker: Give) -> None:
+    async def main() -> None:
+        async with started(broker("nats").url) as adapter:
+            await create(adapter, TOPIC, GROUP)
+            await put(adapter, *(raw(TOPIC, b"%d" % number) for number in range(30)))
+            first = await receive(adapter, GROUP, in_flight=100)
+            await eventually(lambda: len(first.got) == 30, "all are here, and more is asked for")
+            for delivery in first.got[:10]:
+                first.settle(delivery, DONE)
+            await first.consumer.stop(5.0)
+            second = await receive(adapter, GROUP, in_flight=100, settle_with=DONE)
+            await eventually(lambda: len(second.got) == 20, "what was given back is here")
+            await second.consumer.stop(5.0)
+        assert [delivery.message.body for delivery in second.got] == [b"%d" % number for number in range(10, 30)]
+
+    run(main())

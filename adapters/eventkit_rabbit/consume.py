@@ -71,6 +71,7 @@ class RabbitConsumer:
         self._arrived: list[Delivery] = []
         self._some = asyncio.Event()
         self._paused = False
+        self._changing = False
         self._waits = False
         """Does something that came, or a larger prefetch, wait until some of what is held is settled?"""
         self._switch = asyncio.Lock()
@@ -170,14 +171,23 @@ class RabbitConsumer:
             subscription = self._subscription
             if self._paused:
                 if subscription.on:
-                    await subscription.end()
+                    async with subscription.still():  # for a while, at least: most of what is on its way comes
+                        if self._paused and not self._stopping and not session.over.done():
+                            await subscription.end()
+                    session.flush()
             elif not subscription.on:
                 await subscription.begin(subscription.wants(self._at_most))
             elif subscription.prefetch != (prefetch := subscription.wants(self._at_most)):
                 await subscription.change(prefetch)
                 session.flush()
-                self._some.set()  # it may be to change again
             self._flush_at = max(1, min(_FLUSH, subscription.prefetch // 4))
+
+    async def _change_over(self) -> None:
+        try:
+            await self._switch_over()
+        finally:
+            self._changing = False
+            self._some.set()  # it may be to change again
 
     async def _switch_over(self) -> None:
         session = self._session
@@ -245,8 +255,10 @@ class RabbitConsumer:
     def _reconsider(self) -> None:
         """Have the broker deliver as many at once as are to be held now."""
         subscription = self._subscription
-        if not subscription.keeping and subscription.may_change(self._at_most):
-            self._start(self._switch_over(), "hold")
+        there = subscription.session is self._session
+        if there and not self._changing and subscription.may_change(self._at_most):
+            self._changing = True  # one at a time: each keeps acknowledgements back for a while
+            self._start(self._change_over(), "hold")
         self._waits = subscription.short(self._at_most)
 
     def pause(self) -> None:
@@ -256,6 +268,7 @@ class RabbitConsumer:
 
     def resume(self) -> None:
         self._paused = False
+        self._subscription.give_up()
         self._some.set()
         self._start(self._switch_over(), "resume")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from eventkit_rabbit.session import Session
@@ -76,24 +77,29 @@ class Subscription:
 
     async def change(self, prefetch: int) -> None:
         """Begin anew with that many; not, if what may come does not come: then the number does not matter now."""
-        loop = asyncio.get_running_loop()
+        async with self.still() as still:
+            if still:
+                await self.end()
+                await self.begin(prefetch)
+            else:
+                self._not_before = asyncio.get_running_loop().time() + _AGAIN
+
+    @asynccontextmanager
+    async def still(self) -> AsyncIterator[bool]:
+        """Keep acknowledgements back, until as many have come as may: is it sure that nothing is on its way now?"""
         self.keeping = True
         try:
-            self._full = loop.create_future()
+            full = self._full = asyncio.get_running_loop().create_future()
             self.arrived()
-            ends: list[asyncio.Future[Any]] = [self._full, self.session.over]
+            ends: list[asyncio.Future[Any]] = [full, self.session.over]
             await asyncio.wait(ends, timeout=_FULL, return_when=asyncio.FIRST_COMPLETED)
-            if not (self._full.done() and self.keeping):
-                self._not_before = loop.time() + _AGAIN
-                return
-            await self.end()
-            await self.begin(prefetch)
+            yield full.done() and self.keeping
         finally:
             self._full = None
             self.keeping = False
 
     def give_up(self) -> None:
-        """Do not change it now: acknowledgements are to go out."""
+        """Do not wait for that now: acknowledgements are to go out."""
         if self._full is not None and not self._full.done():
             self.keeping = False
             self._full.cancel()

@@ -182,6 +182,7 @@ def _answer_unsent(accumulator: Any) -> None:
     for batch in (*queued, *accumulator._pending_batches):  # noqa: SLF001
         if not batch.future.done():
             batch.future.set_exception(KafkaTimeoutError())
+            batch.future.exception()  # or it would be logged where nobody waits for it any more
 
 
 async def end_consumer(consumer: Any, seconds: float) -> None:

@@ -171,7 +171,7 @@ class RabbitConsumer:
             subscription = self._subscription
             if self._paused:
                 if subscription.on:
-                    async with subscription.still():  # for a while, at least: most of what is on its way comes
+                    async with subscription.still():  # or for a while: what comes stays here, and counts for nothing
                         if self._paused and not self._stopping and not session.over.done():
                             await subscription.end()
                     session.flush()

@@ -75,9 +75,9 @@ class Receiving:
         for delivery in list(deliveries):
             self.settle(delivery, how)
 
-    async def arrive(self, count: int) -> None:
-        """Wait until so many have arrived in all; AssertionError if they do not."""
-        await eventually(lambda: len(self.got) >= count, f"{count} deliveries")
+    async def arrive(self, count: int, within: float = 15.0) -> None:
+        """Wait until so many have arrived in all; AssertionError if they do not within so many seconds."""
+        await eventually(lambda: len(self.got) >= count, f"{count} deliveries", within)
 
     def _close(self, delivery: Delivery) -> None:
         self.open = [other for other in self.open if other is not delivery]

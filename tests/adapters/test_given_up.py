@@ -123,7 +123,7 @@ def test_rabbit_goes_on_consuming_after_a_pause(url: str) -> None:
             inbox = await w.consume(adapter, Inbox())
             consumer = consumer_of(inbox)
             consumer.pause()
-            await eventually(lambda: not consumer._consuming, "it is paused")
+            await eventually(lambda: not consumer._subscription.on, "it is paused")
             consumer._apply = Cut(1, asyncio.CancelledError(), consumer._apply)  # type: ignore[method-assign]
             consumer.resume()
             assert await adapter.publish([message(TOPIC, "a")]) == [None]

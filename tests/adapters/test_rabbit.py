@@ -107,15 +107,28 @@ class World:
         inbox.consumer = await adapter.consume(group, inbox, in_flight=in_flight)
         return inbox
 
+    async def _delete(self, connection: Any, queue: str) -> None:
+        """Also right after a start of the broker, when a queue may have no leader yet."""
+        ends = time.monotonic() + 15.0
+        while True:
+            channel = await connection.channel()
+            try:
+                await channel.queue_delete(queue)
+            except aiormq.exceptions.ChannelNotFoundEntity:
+                if time.monotonic() > ends:
+                    raise
+                await asyncio.sleep(0.2)
+            else:
+                await channel.close()
+                return
+
     async def clean(self) -> None:
         connection = await aiormq.connect(self.url)
         try:
             for group in self.groups | {GROUP.name}:
                 name = f"{self.namespace}.{group}"
                 for queue in (name, f"{name}.dead", *(f"{name}.retry:{label}" for label in delay.RUNGS)):
-                    channel = await connection.channel()
-                    await channel.queue_delete(queue)
-                    await channel.close()
+                    await self._delete(connection, queue)
             for exchange in ("orders", "shipping.inbox", "other"):
                 channel = await connection.channel()
                 await channel.exchange_delete(f"{self.namespace}.{exchange}")
@@ -625,7 +638,7 @@ def test_pause_and_resume(url: str) -> None:
             held = len(inbox.got)
             assert held
             inbox.consumer.pause()
-            await asyncio.sleep(0.1)
+            await until(lambda: not inbox.consumer._subscription.on)
             await adapter.publish([message(TOPIC, i) for i in range(20, 40)])
             await until(lambda: len(other.got) == 40 - held)
             for delivery in inbox.got:

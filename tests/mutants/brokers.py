@@ -171,8 +171,8 @@ BROKERS = (
         "rabbit: change the prefetch while deliveries are on their way",
         f"{_RABBIT}/subscription.py",
         "            await asyncio.wait(ends, timeout=_FULL, return_when=asyncio.FIRST_COMPLETED)\n"
-        "            if not (self._full.done() and self.keeping):\n",
-        "            if not ends:\n",
+        "            yield full.done() and self.keeping\n",
+        "            yield bool(ends)\n",
         "tests/adapters/test_rabbit_hold.py::test_a_change_under_load_repeats_and_reorders_nothing[1]",
         "rabbit",
     ),

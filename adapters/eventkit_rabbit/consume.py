@@ -18,7 +18,7 @@ from eventkit_rabbit.link import Link
 from eventkit_rabbit.names import Names
 from eventkit_rabbit.session import Origins, Session, held
 from eventkit_rabbit.subscription import Subscription
-from eventkit_rabbit.wire import unbroken
+from eventkit_rabbit.wire import unbroken, uncut
 
 log = logging.getLogger("eventkit.rabbit")
 
@@ -351,7 +351,7 @@ class RabbitConsumer:
             async with self._switch:
                 session.flush()
                 # an acknowledgement is never answered: that something after it is shows that it has come
-                await session.channel.basic_qos(prefetch_count=self._subscription.prefetch)
+                await uncut(session.channel.basic_qos(prefetch_count=self._subscription.prefetch))
 
     async def stop(self, timeout: float, /) -> None:
         if self._stopping:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from eventkit_rabbit.session import Session
-from eventkit_rabbit.wire import unused
+from eventkit_rabbit.wire import uncut, unused
 
 MOST: Final = 1000
 """Messages that the broker delivers before any is acknowledged."""
@@ -47,14 +47,14 @@ class Subscription:
     async def begin(self, prefetch: int) -> None:
         channel = self.session.channel
         self.prefetch, self._mark = prefetch, self.session.tags.top
-        await channel.basic_qos(prefetch_count=prefetch)
+        await uncut(channel.basic_qos(prefetch_count=prefetch))
         self._begun += 1
         self._tag = f"ek{self._begun}"
-        await channel.basic_consume(self._queue, unused, consumer_tag=self._tag, arguments=self._arguments)
+        await uncut(channel.basic_consume(self._queue, unused, consumer_tag=self._tag, arguments=self._arguments))
 
     async def end(self) -> None:
         tag, self._tag = self._tag, ""
-        await self.session.channel.basic_cancel(tag)
+        await uncut(self.session.channel.basic_cancel(tag))
 
     def wants(self, at_most: int) -> int:
         """The prefetch by which so many are held at most. While too much is held from before it is 1: a queue that

@@ -208,6 +208,14 @@ class Wire:
             owner.closed(reason)
 
 
+async def uncut(call: Awaitable[T]) -> T:
+    """A call that goes on where its caller is cancelled: aiormq closes the channel of one that is cut off, and what is
+    written there meanwhile ends the whole connection, with all acknowledgements that were on their way."""
+    task = asyncio.ensure_future(call)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(task)
+
+
 async def unbroken(work: Awaitable[T]) -> T:
     """Only who cancels our own task ends it, and does so. What a client cancels where it closes something is a
     ConnectionError to us; and it answers a cancellation that comes while it tells of a lost connection with the reason

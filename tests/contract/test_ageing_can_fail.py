@@ -57,10 +57,10 @@ class Backend:
         return kept
 
     def hand(self, queue: object, message: Message) -> None:
-        from eventkit.memory import _Queue, _Stored
+        from eventkit.memory.store import Queue, Stored
 
-        assert isinstance(queue, _Queue)
-        queue.put(_Stored(message, f"foreign {next(self.store.count)}"))
+        assert isinstance(queue, Queue)
+        queue.put(Stored(message, f"foreign {next(self.store.count)}"))
 
 
 class LeavesHeadersAsTheyCame(Backend):

@@ -6,7 +6,7 @@ from tests.mutants.mutant import Mutant
 
 _WIRE, _BUS, _PUBLISHING = "eventkit/wire.py", "eventkit/bus.py", "eventkit/publishing.py"
 _OUTCOMES, _OUTGOING, _HANDLING = "eventkit/outcomes.py", "eventkit/outgoing.py", "eventkit/handling.py"
-_MEMORY, _LETTERS, _SERVICE = "eventkit/memory.py", "eventkit/dead_letters.py", "eventkit/service.py"
+_MEMORY, _LETTERS, _SERVICE = "eventkit/memory/adapter.py", "eventkit/dead_letters.py", "eventkit/service.py"
 
 MESSAGES = (
     # published
@@ -26,7 +26,7 @@ MESSAGES = (
     ),
     Mutant(
         "keep nothing for a group that nobody reads",
-        _MEMORY,
+        "eventkit/memory/store.py",
         "        self.ready.append(stored)\n        self.wake()\n",
         "        if self.consumers:\n            self.ready.append(stored)\n        self.wake()\n",
         "D3",
@@ -197,7 +197,7 @@ MESSAGES = (
     ),
     Mutant(
         "deliver more than there is room for",
-        _MEMORY,
+        "eventkit/memory/consumer.py",
         "            room = 0 if self._paused else self._in_flight - len(self.held)\n",
         "            room = 0 if self._paused else self._in_flight\n",
         "S3",

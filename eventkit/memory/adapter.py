@@ -1,17 +1,11 @@
-"""The adapter without a broker: the same guarantees inside one process, and nothing leaves it.
-
-All buses of a process share one store, so that a publisher and its services find each other as they would on a broker.
-What it holds is lost with the process.
-"""
+"""The adapter: who may put what where, and what can be asked of it."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
-import threading
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import ClassVar
@@ -25,120 +19,23 @@ from eventkit.adapter import (
     Capabilities,
     Connection,
     Delivery,
-    Done,
     Group,
     Limits,
     Message,
-    Move,
     Provision,
     Receive,
-    Settlement,
     Waiting,
 )
 from eventkit.clock import Clock, SystemClock
 from eventkit.errors import Closed, GroupInUse, MessageTooLarge, NoOwner, NotProvisioned
+from eventkit.memory.consumer import MemoryConsumer
+from eventkit.memory.store import Queue, Store, Stored
 
 _MESSAGE_BYTES = 1_048_576
 _HEADROOM = 65_536
 """What a copy may be larger than its original: what failed, and why."""
 _KEPT = 100_000
 """Messages a topic keeps for groups that start with the earliest."""
-_BATCH = 256
-_PASSED_BY = 10_000
-"""Messages of other consumers' keys that are passed by in search of one's own."""
-
-
-class _Stored:
-    """One message in one group's queue."""
-
-    __slots__ = ("deliveries", "message", "number", "position")
-
-    def __init__(self, message: Message, number: int) -> None:
-        self.message = message
-        self.number = number
-        """Its place in the order of publishing."""
-        self.position = f"{number}"
-        self.deliveries = 0
-
-
-class _Queue:
-    """What waits for one group."""
-
-    def __init__(self) -> None:
-        self.ready: deque[_Stored] = deque()
-        self.delayed = 0
-        self.consumers: list[MemoryConsumer] = []
-        self._taking = threading.Lock()
-
-    def take(self, consumer: MemoryConsumer, most: int) -> list[_Stored]:
-        """The next for this consumer. Each key belongs to one of several, once no other has any of it in hand."""
-        with self._taking:
-            many = len(self.consumers)
-            others = [other.keys for other in self.consumers if other is not consumer]
-            taken: list[_Stored] = []
-            passed: list[_Stored] = []
-            ready, keys = self.ready, consumer.keys
-            while ready and len(taken) < most and len(passed) < _PASSED_BY:
-                stored = ready.popleft()
-                key = stored.message.key
-                if key is not None:
-                    if many > 1 and (
-                        self.consumers[hash(key) % many] is not consumer or any(key in held for held in others)
-                    ):
-                        passed.append(stored)
-                        continue
-                    keys[key] = keys.get(key, 0) + 1
-                taken.append(stored)
-            ready.extendleft(reversed(passed))
-        return taken
-
-    def join(self, consumer: MemoryConsumer) -> None:
-        with self._taking:
-            self.consumers.append(consumer)
-        self.wake()
-
-    def leave(self, consumer: MemoryConsumer) -> None:
-        with self._taking:
-            self.consumers.remove(consumer)
-            consumer.keys.clear()
-        self.wake()
-
-    def put(self, stored: _Stored) -> None:
-        self.ready.append(stored)
-        self.wake()
-
-    def put_back(self, stored: _Stored) -> None:
-        """Before all that was published later."""
-        with self._taking:
-            place = 0
-            for other in self.ready:
-                if other.number > stored.number:
-                    break
-                place += 1
-            self.ready.insert(place, stored)
-        self.wake()
-
-    def wake(self) -> None:
-        for consumer in self.consumers:
-            consumer.wake()
-
-
-class Store:
-    """Topics, groups and dead letters. One a process, unless a test makes its own."""
-
-    def __init__(self) -> None:
-        self.topics: dict[str, deque[_Stored]] = {}
-        self.subscribers: dict[str, list[_Queue]] = {}
-        """By channel: those that get what is put there."""
-        self.queues: dict[str, _Queue] = {}
-        self.dead: dict[str, dict[str, Message]] = {}
-        self.followers: dict[str, list[asyncio.Queue[Delivery]]] = {}
-        self.count = itertools.count(1)
-
-    def idle(self) -> bool:
-        """Is there nothing to deliver, and nothing that is being handled?"""
-        return not any(q.ready or any(c.held for c in q.consumers) for q in self.queues.values())
-
 
 _SHARED = Store()
 
@@ -205,7 +102,7 @@ class MemoryAdapter:
         queue = self._store.queues.get(self._naming.group(group.name))
         reply = next((source for source in group.sources if source.kind == "reply"), None)
         if reply is not None:
-            queue = self._store.queues[self._name(reply)] = _Queue()
+            queue = self._store.queues[self._name(reply)] = Queue()
         if queue is None:
             raise NotProvisioned(f"missing in memory: group:{group.name}")
         forget = self._forget if reply is None else functools.partial(self._forget, reply=reply)
@@ -283,7 +180,7 @@ class MemoryAdapter:
             del store.queues[self._naming.group(name)]
         store.dead.pop(self._name(Address("dead", name)), None)
 
-    def _split(self, stored: Iterable[_Stored]) -> Counter[str]:
+    def _split(self, stored: Iterable[Stored]) -> Counter[str]:
         """How many are of each channel."""
         return Counter(self._name(one.message.address) for one in stored)
 
@@ -313,7 +210,7 @@ class MemoryAdapter:
             return
         name = self._naming.group(item.name)
         known = name in store.queues
-        queue = store.queues.setdefault(name, _Queue())
+        queue = store.queues.setdefault(name, Queue())
         for source in item.sources:
             channel = self._name(source)
             log = store.topics.setdefault(channel, deque(maxlen=_KEPT)) if source.kind == "topic" else ()
@@ -322,7 +219,7 @@ class MemoryAdapter:
                 subscribers.append(queue)
                 if item.start == "earliest" and not known:
                     for stored in log:
-                        queue.put(_Stored(stored.message, stored.number))
+                        queue.put(Stored(stored.message, stored.number))
         store.dead.setdefault(self._name(item.dead), {})
 
     def _missing(self, item: Address | Group) -> list[str]:
@@ -356,21 +253,21 @@ class MemoryAdapter:
             log = store.topics.get(name)
             if log is None:
                 return NotProvisioned(f"missing in memory: {address}")
-            log.append(_Stored(message, stored_as))
+            log.append(Stored(message, stored_as))
             for queue in store.subscribers.get(name, ()):
-                queue.put(_Stored(message, stored_as))
+                queue.put(Stored(message, stored_as))
         elif address.kind == "inbox":
             owners = store.subscribers.get(name)
             if not owners:
                 return NoOwner(f"{address} has no owner in memory")
             for queue in owners:
-                queue.put(_Stored(message, stored_as))
+                queue.put(Stored(message, stored_as))
         elif address.kind == "dead":
             store.dead.setdefault(name, {})[f"{stored_as}"] = message
         elif address.kind == "reply":
             waiting = store.queues.get(name)
             if waiting is not None:
-                waiting.put(_Stored(message, stored_as))
+                waiting.put(Stored(message, stored_as))
         else:
             return self._delay(message, stored_as)
         return None
@@ -385,7 +282,7 @@ class MemoryAdapter:
         queue = self._store.queues.get(self._naming.group(message.address.name))
         if queue is None:
             return NotProvisioned(f"missing in memory: {message.address}")
-        stored = _Stored(message, number)
+        stored = Stored(message, number)
         wait = _seconds_until(message.due, self._clock)
         if wait <= 0:
             queue.put(stored)
@@ -405,124 +302,8 @@ class MemoryAdapter:
             self._store.queues.pop(self._name(reply), None)
 
 
-class MemoryConsumer:
-    """Delivers one group's queue, in batches, while there is room."""
-
-    def __init__(
-        self,
-        queue: _Queue,
-        receive: Receive,
-        in_flight: int,
-        put: Callable[[Message], Exception | None],
-        forget: Callable[[MemoryConsumer], None],
-    ) -> None:
-        self.held: dict[int, _Stored] = {}
-        self.keys: dict[str, int] = {}
-        """Of what is held, and how many of each."""
-        self.error: Exception | None = None
-        self._queue = queue
-        self._receive = receive
-        self._in_flight = in_flight
-        self._put = put
-        self._forget = forget
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
-        self._work = asyncio.Event()
-        self._called = False
-        self._paused = False
-        self._stopped = False
-        self._task = self._loop.create_task(self._deliver(), name="eventkit memory consumer")
-        queue.join(self)
-
-    def wake(self) -> None:
-        """There may be something to deliver. Called from any thread's loop."""
-        if self._called or self._work.is_set():
-            return
-        if threading.get_ident() == self._thread:
-            self._work.set()
-        else:
-            self._called = True
-            self._loop.call_soon_threadsafe(self._look)
-
-    def _look(self) -> None:
-        self._called = False
-        self._work.set()
-
-    def settle(self, delivery: Delivery, how: Settlement, /) -> None:
-        stored = self.held.get(id(delivery.token))
-        if stored is None or stored is not delivery.token or stored.deliveries != delivery.deliveries:
-            return  # not held, or an arrival before this one
-        if isinstance(how, Move):
-            error = self._put(how.copy)
-            if error is not None:
-                self._receive.unsettled(delivery, how, error)
-                return
-        del self.held[id(stored)]
-        if not isinstance(how, Move | Done):
-            self._queue.put_back(stored)
-        self._let_go(stored.message.key)
-        self.wake()
-
-    def _let_go(self, key: str | None) -> None:
-        """One of a key is no longer held: after the last, others may have the next."""
-        if key is None:
-            return
-        still = self.keys[key] - 1
-        if still:
-            self.keys[key] = still
-            return
-        del self.keys[key]
-        if len(self._queue.consumers) > 1:
-            self._queue.wake()
-
-    async def flush(self, timeout: float, /) -> None:
-        """Settlements are made at once."""
-
-    def hold(self, at_most: int, /) -> None:
-        self._in_flight = at_most
-        self.wake()
-
-    def pause(self) -> None:
-        self._paused = True
-
-    def resume(self) -> None:
-        self._paused = False
-        self.wake()
-
-    async def stop(self, timeout: float, /) -> None:
-        if self._stopped:
-            return
-        self._stopped = True
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        for stored in self.held.values():
-            self._queue.put_back(stored)
-        self.held.clear()
-        self._queue.leave(self)
-        self._forget(self)
-
-    async def _deliver(self) -> None:
-        while True:
-            self._work.clear()  # before it looks: what comes, or is let go, from now on sets it again
-            room = 0 if self._paused else self._in_flight - len(self.held)
-            taken = self._queue.take(self, min(room, _BATCH))
-            if not taken:
-                await self._work.wait()
-                continue
-            batch = []
-            for stored in taken:
-                stored.deliveries += 1
-                self.held[id(stored)] = stored
-                batch.append(Delivery(stored.message, stored.position, stored.deliveries, stored))
-            await self._receive.deliveries(batch)
-            await asyncio.sleep(0)
-
-
 def _seconds_until(due: datetime | None, clock: Clock) -> float:
     return 0.0 if due is None else (due - clock.now()) / timedelta(seconds=1)
-
-
-__all__ = ["MemoryAdapter", "MemoryConsumer", "Store"]
 
 
 async def _each(arrived: asyncio.Queue[Delivery]) -> AsyncIterator[Delivery]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eventkit.adapter import Adapter, Address, Message, Provision
+from eventkit.cancelling import unbroken
 from eventkit.errors import Closed, InvalidMessage, NoOwner, NotProvisioned
 
 _BATCH = 1_000
@@ -144,9 +145,7 @@ class Publisher:
     async def _ask(self, messages: Sequence[Message]) -> Sequence[Exception | None]:
         try:
             async with asyncio.timeout(_DEADLINE):
-                answers = await self._adapter.publish(messages)
-        except asyncio.CancelledError:
-            return [_cut_off()] * len(messages)
+                answers = await unbroken(self._adapter.publish(messages))
         except Exception as error:  # noqa: BLE001 an answer for each is owed, whatever the client raised
             return [error] * len(messages)
         if len(answers) == len(messages):
@@ -191,7 +190,7 @@ class Publisher:
         how = Provision.VALIDATE if inbox and self._provision is Provision.CREATE else self._provision
         try:
             async with asyncio.timeout(_DEADLINE):
-                await self._adapter.provision([address], how)
+                await unbroken(self._adapter.provision([address], how))
         except NotProvisioned as error:
             if inbox:
                 refused: Exception = NoOwner(
@@ -201,17 +200,7 @@ class Publisher:
                 refused.__cause__ = error
                 return refused
             return error
-        except asyncio.CancelledError:
-            return _cut_off()
         except Exception as error:  # noqa: BLE001 the caller gets it as the answer to his message
             return error
         self._known.add(address)
         return None
-
-
-def _cut_off() -> Exception:
-    """The answer where a client has cancelled what it was asked; where the asking one was cancelled, that goes on."""
-    task = asyncio.current_task()
-    if task is None or task.cancelling():
-        raise asyncio.CancelledError
-    return ConnectionAbortedError("the client cancelled what was under way, as clients do when a connection is lost")

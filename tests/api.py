@@ -15,6 +15,7 @@ MODULES = (
     "eventkit.adapter",
     "eventkit.asyncapi",
     "eventkit.blocking",
+    "eventkit.cancelling",
     "eventkit.contract",
     "eventkit.errors",
     "eventkit.fastapi",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer  # type: ignore[import-untyped]
 from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]
@@ -16,11 +16,10 @@ from aiokafka.protocol.commit import OffsetCommitRequest  # type: ignore[import-
 from faststream.kafka.security import parse_security
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
+from eventkit.cancelling import unbroken
 from eventkit.errors import SettingsError
 from eventkit_kafka.quiet import quiet
 from eventkit_kafka.settings import KafkaSettings, Url
-
-T = TypeVar("T")
 
 log = logging.getLogger("eventkit.kafka")
 
@@ -137,18 +136,6 @@ def _security(url: Url, settings: KafkaSettings) -> BaseSecurity:
     if password is None:
         raise SettingsError("Kafka: there is a username but no password (EVENTKIT_KAFKA__CREDENTIALS__PASSWORD)")
     return _MECHANISMS[settings.sasl](username, password, ssl_context=context, use_ssl=encrypted)
-
-
-async def unbroken(work: Awaitable[T]) -> T:
-    """aiokafka cancels what is waited for where it closes something. To us that is a ConnectionError: only who cancels
-    our own task ends it."""
-    try:
-        return await work
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise ConnectionError("aiokafka gave up what was waited for") from None
 
 
 async def end(what: str, stop: Callable[[], Awaitable[None]], seconds: float) -> bool:

@@ -18,7 +18,7 @@ from aiokafka.errors import (  # type: ignore[import-untyped]
 )
 from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
 
-from eventkit_kafka.clients import unbroken
+from eventkit.cancelling import unbroken
 from eventkit_kafka.progress import METADATA, Tracker
 
 log = logging.getLogger("eventkit.kafka")

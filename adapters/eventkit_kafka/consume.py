@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from eventkit.adapter import Delivery, Group, Receive, Settlement
+from eventkit.cancelling import unbroken
 from eventkit_kafka import codec
-from eventkit_kafka.clients import unbroken
 from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.held import Held
 from eventkit_kafka.lending import Lending

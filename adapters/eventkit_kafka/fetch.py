@@ -24,7 +24,7 @@ from aiokafka.errors import (  # type: ignore[import-untyped]
 from aiokafka.protocol.fetch import FetchRequest  # type: ignore[import-untyped]
 from aiokafka.protocol.offset import OffsetRequest  # type: ignore[import-untyped]
 
-from eventkit_kafka.clients import unbroken
+from eventkit.cancelling import unbroken
 from eventkit_kafka.layouts import Layouts
 from eventkit_kafka.records import Record, Stretch, Unreadable
 

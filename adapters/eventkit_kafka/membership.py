@@ -14,9 +14,10 @@ from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
 
 from eventkit.adapter import Group
+from eventkit.cancelling import unbroken
 from eventkit.errors import NotProvisioned
 from eventkit_kafka import lives
-from eventkit_kafka.clients import end_consumer, hear_commits, keep_commits, unbroken
+from eventkit_kafka.clients import end_consumer, hear_commits, keep_commits
 from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.commits import Commits
 from eventkit_kafka.fetch import Fetcher

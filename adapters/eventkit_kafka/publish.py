@@ -16,8 +16,9 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOr
 
 from eventkit import names
 from eventkit.adapter import Address, Message
+from eventkit.cancelling import unbroken
 from eventkit.errors import Closed, MessageTooLarge, NoOwner, NotProvisioned
-from eventkit_kafka.clients import Clients, end_producer, unbroken
+from eventkit_kafka.clients import Clients, end_producer
 from eventkit_kafka.routes import Batch, Lane, Record, Route
 from eventkit_kafka.topics import Topics
 

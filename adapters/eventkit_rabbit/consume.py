@@ -13,12 +13,13 @@ from typing import Any
 from aiormq import exceptions as amqp
 
 from eventkit.adapter import Delivery, Group, Message, Move, Receive, Release, Settlement
+from eventkit.cancelling import unbroken
 from eventkit.errors import NotProvisioned
 from eventkit_rabbit.link import Link
 from eventkit_rabbit.names import Names
 from eventkit_rabbit.session import Origins, Session, held
 from eventkit_rabbit.subscription import Subscription
-from eventkit_rabbit.wire import unbroken, uncut
+from eventkit_rabbit.wire import uncut
 
 log = logging.getLogger("eventkit.rabbit")
 

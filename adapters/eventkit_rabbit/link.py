@@ -6,9 +6,10 @@ import asyncio
 import logging
 import random
 
+from eventkit.cancelling import unbroken
 from eventkit.errors import Closed
 from eventkit_rabbit.target import Target
-from eventkit_rabbit.wire import Wire, unbroken
+from eventkit_rabbit.wire import Wire
 
 log = logging.getLogger("eventkit.rabbit")
 

@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from aiormq import exceptions as amqp
 
+from eventkit.cancelling import unbroken
 from eventkit.errors import Closed, MessageTooLarge
 from eventkit_rabbit.confirms import Answer, Call, Channel, Job
 from eventkit_rabbit.encode import SHORT
 from eventkit_rabbit.link import Link
-from eventkit_rabbit.wire import unbroken
 
 log = logging.getLogger("eventkit.rabbit")
 

@@ -216,24 +216,5 @@ async def uncut(call: Awaitable[T]) -> T:
     return await asyncio.shield(task)
 
 
-async def unbroken(work: Awaitable[T]) -> T:
-    """Only who cancels our own task ends it, and does so. What a client cancels where it closes something is a
-    ConnectionError to us; and it answers a cancellation that comes while it tells of a lost connection with the reason
-    of that loss, so that whoever tries again for ever would do so."""
-    task = asyncio.current_task()
-    assert task is not None
-    before = task.cancelling()
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if task.cancelling():
-            raise
-        raise ConnectionError("aiormq gave up what was waited for") from None
-    except Exception as error:
-        if task.cancelling() > before:
-            raise asyncio.CancelledError from error
-        raise
-
-
 async def unused(_: object) -> None:
     """A consumer's callback for aiormq, which never sees a delivery (`frames`)."""

@@ -2,8 +2,9 @@
 
 from eventkit.adapter import Delivery, Message, Provision
 from eventkit.batches import Batch
-from eventkit.bus import Bus, connect
+from eventkit.bus import Bus
 from eventkit.circuit import Circuit
+from eventkit.connecting import connect
 from eventkit.context import Context, Outgoing
 from eventkit.copies import Reason
 from eventkit.dead_letters import DeadLetters

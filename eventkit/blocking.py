@@ -20,6 +20,7 @@ from typing import Any, Protocol, Self, TypeVar
 from pydantic import SecretStr
 
 from eventkit import bus as asynchronous
+from eventkit import connecting
 from eventkit import dead_letters as letters
 from eventkit.adapter import Adapter, Provision
 from eventkit.copies import Reason
@@ -49,7 +50,7 @@ def connect(
 ) -> Bus:
     """As `eventkit.connect`, for `with` instead of `async with`."""
     return Bus(
-        asynchronous.connect(
+        connecting.connect(
             broker,
             url,
             service=service,

@@ -17,6 +17,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from eventkit import bus as buses
+from eventkit import connecting
 from eventkit.adopting import BrokerObject
 from eventkit.service import Service
 
@@ -41,7 +42,7 @@ def lifespan(
     @asynccontextmanager
     async def run() -> AsyncIterator[None]:
         name = services[0].name if len(services) == 1 else None
-        made = connect() if connect is not None else buses.connect(broker, service=name)
+        made = connect() if connect is not None else connecting.connect(broker, service=name)
         async with _entered(around), made as bus:
             context = getattr(broker, "context", None)
             if context is not None:

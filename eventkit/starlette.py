@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from eventkit import bus as buses
+from eventkit import connecting
 from eventkit import headers as h
 from eventkit.errors import DeclarationError
 from eventkit.health import Health
@@ -78,7 +79,7 @@ def lifespan(
             if around is not None:
                 state = await stack.enter_async_context(around(app))
             name = services[0].name if len(services) == 1 else None
-            made = connect() if connect is not None else buses.connect(service=name)
+            made = connect() if connect is not None else connecting.connect(service=name)
             opened = await stack.enter_async_context(made)
             running = await stack.enter_async_context(opened.run(*services)) if services else None
             yield {**(state or {}), _KEY: _Attached(opened, services, running)}

@@ -14,9 +14,10 @@ import typer
 
 from eventkit import discovery
 from eventkit.adapter import Group, Provision
-from eventkit.bus import Bus, connect
+from eventkit.bus import Bus
 from eventkit.cli.sources import import_roots
 from eventkit.cli.table import printable
+from eventkit.connecting import connect
 from eventkit.errors import DeclarationError, EventkitError, SettingsError
 from eventkit.loading import NotLoaded, load_services
 from eventkit.names import logical

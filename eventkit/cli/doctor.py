@@ -18,9 +18,9 @@ import typer
 from eventkit import discovery
 from eventkit import headers as h
 from eventkit.adapter import DONE, Adapter, Address, Delivery, Group, Limits, Message, Provision, Settlement
-from eventkit.bus import connect
 from eventkit.cli.broker import FAILED, Broker, Json, Url, describe, services
 from eventkit.cli.table import printable
+from eventkit.connecting import connect
 from eventkit.service import Service
 from eventkit.settings import Settings, read_settings
 from eventkit.wire import new_id

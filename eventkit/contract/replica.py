@@ -12,7 +12,7 @@ import sys
 import threading
 
 from eventkit import discovery
-from eventkit.bus import connect
+from eventkit.connecting import connect
 from eventkit.contract.work import worker
 from eventkit.processes import loop
 from eventkit.settings import read_settings

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from types import FrameType
 
-from eventkit.bus import connect
+from eventkit.connecting import connect
 from eventkit.probes import Probes
 from eventkit.processes.lifeline import GRACE, Lifeline
 from eventkit.service import Service

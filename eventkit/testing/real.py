@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from eventkit import headers as h
 from eventkit.adapter import Address
-from eventkit.bus import Bus, connect
+from eventkit.bus import Bus
+from eventkit.connecting import connect
 from eventkit.messages import Command
 from eventkit.running import Running
 from eventkit.service import Service

@@ -5,6 +5,7 @@ Brokers are provided as for the tests. Writes build/bench.json and docs/bench.md
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import importlib
 import json
@@ -19,6 +20,8 @@ from bench import core, measure
 from bench.ours import Eventkit
 from bench.report import write_table
 
+_ABOUT = """Measures eventkit, FastStream and the raw clients side by side, in turn on one broker, which is provided as
+for the tests. Writes build/bench.json and docs/bench.md."""
 _RAW = {"redis": "RawRedis", "nats": "RawNats", "rabbit": "RawRabbit", "kafka": "RawKafka"}
 _COUNTS = {"redis": 10_000, "nats": 10_000, "rabbit": 5_000, "kafka": 20_000}
 _ROUNDS = 5
@@ -32,13 +35,22 @@ _MEMORY_COUNT = 50_000
 _JSON = Path("build/bench.json")
 
 
+_ALL = ("core", "memory", *_RAW, "peers")
+
+
 def main(arguments: list[str]) -> None:
-    brokers = [argument for argument in arguments if argument != "--quick"]
-    if len(brokers) < len(arguments):
+    parser = argparse.ArgumentParser(prog="python -m bench", description=_ABOUT)
+    what = ", ".join(_ALL)
+    parser.add_argument("brokers", nargs="*", metavar="WHAT", help=f"of {what} (peers: task queues); default: all")
+    parser.add_argument("--quick", action="store_true", help="three rounds instead of five, and no million that waits")
+    asked = parser.parse_args(arguments)
+    if unknown := [name for name in asked.brokers if name not in _ALL]:
+        parser.error(f"{', '.join(unknown)}: it is one of {what}")
+    if asked.quick:
         _be_quick()
     results: dict[str, Any] = json.loads(_JSON.read_text()) if _JSON.exists() else {}
     results["rounds"] = _ROUNDS
-    for broker in brokers or ["core", "memory", *_RAW, "peers"]:
+    for broker in asked.brokers or _ALL:
         for section, found in _one(broker):
             results.setdefault(broker, {})[section] = found
             print(f"  {section}: {found}", flush=True)

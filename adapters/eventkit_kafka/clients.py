@@ -128,11 +128,11 @@ def _security_of(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _security(url: Url, settings: KafkaSettings) -> BaseSecurity:
     encrypted = url.encrypted if settings.tls.enabled is None else settings.tls.enabled
-    context = settings.tls.context() if encrypted else None
+    context = settings.tls.context("EVENTKIT_KAFKA__TLS") if encrypted else None
     username = settings.credentials.username or url.username
     if username is None:
         return BaseSecurity(ssl_context=context, use_ssl=encrypted)
-    password = settings.credentials.secret() or url.password
+    password = settings.credentials.secret("EVENTKIT_KAFKA__CREDENTIALS") or url.password
     if password is None:
         raise SettingsError("Kafka: there is a username but no password (EVENTKIT_KAFKA__CREDENTIALS__PASSWORD)")
     return _MECHANISMS[settings.sasl](username, password, ssl_context=context, use_ssl=encrypted)

@@ -107,36 +107,42 @@ class Target:
         settings, auth = self._settings, self._settings.credentials
         given: dict[str, Any] = {
             "name": self._name,
-            "tls": settings.tls.context(),
+            "tls": settings.tls.context("EVENTKIT_NATS__TLS"),
             "tls_handshake_first": settings.tls_first,
         }
         if auth.nkey_seed_file is not None or auth.creds_file is not None:
             try:
                 import nkeys  # type: ignore[import-not-found,import-untyped,unused-ignore] # noqa: F401
             except ImportError as error:
-                raise SettingsError("nkeys and credentials files need the package 'nkeys': install it") from error
+                raise SettingsError(
+                    "nkeys and credentials files need the package 'nkeys': pip install 'faststream-eventkit[nats]'"
+                ) from error
         if auth.creds_file is not None:
-            given["user_credentials"] = str(_readable(auth.creds_file))
+            given["user_credentials"] = str(_readable(auth.creds_file, "CREDS_FILE"))
         elif auth.nkey_seed_file is not None:
-            given["nkeys_seed"] = str(_readable(auth.nkey_seed_file))
+            given["nkeys_seed"] = str(_readable(auth.nkey_seed_file, "NKEY_SEED_FILE"))
         elif auth.token is not None:
             given["token"] = auth.token.get_secret_value()
         else:
-            user, password = auth.username or self._user, auth.secret()
+            user, password = auth.username or self._user, auth.secret("EVENTKIT_NATS__CREDENTIALS")
             if password is None:
                 password = self._password
             if user is not None and password is not None:
                 given["user"], given["password"] = user, password
             elif auth.username is not None:
-                raise SettingsError(f"NATS: there is no password for the user {user!r}")
+                raise SettingsError(
+                    f"NATS: there is no password for the user {user!r} (EVENTKIT_NATS__CREDENTIALS__PASSWORD)"
+                )
             elif user is not None:
                 given["token"] = user
         return given
 
 
-def _readable(file: Path) -> Path:
+def _readable(file: Path, named: str) -> Path:
     try:
         with file.open("rb"):
             return file
     except OSError as error:
-        raise SettingsError(f"cannot read {file}: {error}") from error
+        raise SettingsError(
+            f"EVENTKIT_NATS__CREDENTIALS__{named}: cannot read {file}: {error.strerror or error}"
+        ) from error

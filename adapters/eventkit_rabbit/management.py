@@ -30,7 +30,9 @@ class Management:
         self._headers = {"Authorization": f"Basic {said}", "Accept": "application/json"}
         self._url = parsed.with_user(None)
         self._vhost = quote(broker.url.path[1:] or "/", safe="")
-        self._context: ssl.SSLContext | None = settings.tls.context() if parsed.scheme == "https" else None
+        self._context: ssl.SSLContext | None = (
+            settings.tls.context("EVENTKIT_RABBIT__TLS") if parsed.scheme == "https" else None
+        )
 
     async def queues(self) -> list[str]:
         """Of the virtual host."""

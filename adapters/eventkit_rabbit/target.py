@@ -71,13 +71,18 @@ def target(url: str | None, settings: RabbitSettings, client: str) -> Target:
         scheme = "amqps" if tls else "amqp"
         found.append(_with_settings(parsed.with_scheme(scheme).with_port(port or _PORTS[scheme]), settings))
     first, *others = found
-    return Target(first, settings.tls.context() if first.scheme == "amqps" else None, client, tuple(others))
+    return Target(first, tls_context(settings) if first.scheme == "amqps" else None, client, tuple(others))
+
+
+def tls_context(settings: RabbitSettings) -> ssl.SSLContext:
+    """SettingsError names the variable of a file that cannot be used."""
+    return settings.tls.context("EVENTKIT_RABBIT__TLS")
 
 
 def _with_settings(url: URL, settings: RabbitSettings) -> URL:
     if settings.credentials.username is not None:
         url = url.with_user(settings.credentials.username)
-    if (password := settings.credentials.secret()) is not None:
+    if (password := settings.credentials.secret("EVENTKIT_RABBIT__CREDENTIALS")) is not None:
         url = url.with_user(url.user or "guest").with_password(password)
     if "heartbeat" not in url.query:
         url = url.update_query(heartbeat=str(round(settings.heartbeat.total_seconds())))
@@ -101,5 +106,5 @@ def adopted(connected: Connection, settings: RabbitSettings, client: str) -> Tar
     query = {name: value for name, value in url.query.items() if name not in _AIO_PIKA}
     query.setdefault("heartbeat", str(round(settings.heartbeat.total_seconds())))
     url = url.with_query(query).with_port(url.explicit_port or _PORTS[url.scheme])
-    context = connected.kwargs.get("context") or settings.tls.context() if tls else None
+    context = connected.kwargs.get("context") or tls_context(settings) if tls else None
     return Target(url, context, client)

@@ -56,7 +56,10 @@ class Sentinels:
         found = tuple(_address(host.strip()) for host in hosts.split(","))
         scheme = _SCHEMES[parts.scheme.lower()]
         single = urlunsplit((scheme, f"{user}{at}localhost", f"/{database or 0}", parts.query, ""))
-        login = {"username": settings.sentinel.username, "password": settings.sentinel.secret()}
+        login = {
+            "username": settings.sentinel.username,
+            "password": settings.sentinel.secret("EVENTKIT_REDIS__SENTINEL"),
+        }
         return cls(found, unquote(name), single, {key: value for key, value in login.items() if value is not None})
 
     def connector(self, made: type[AbstractConnection], options: dict[str, Any]) -> Connect:

@@ -51,9 +51,9 @@ def broker(connection: Connection, settings: RedisSettings) -> tuple[RedisBroker
     enabled = settings.tls.enabled if settings.tls.enabled is not None else url.startswith("rediss://")
     if url.startswith("rediss://") and not enabled:
         url = "redis://" + url.removeprefix("rediss://")
-    context = settings.tls.context() if enabled else None
+    context = settings.tls.context("EVENTKIT_REDIS__TLS") if enabled else None
     username = settings.credentials.username or found.get("username") or ""
-    password = settings.credentials.secret() or found.get("password") or ""
+    password = settings.credentials.secret("EVENTKIT_REDIS__CREDENTIALS") or found.get("password") or ""
     security = BaseSecurity(ssl_context=context, use_ssl=enabled)
     if username or password:
         security = SASLPlaintext(username, password, ssl_context=context, use_ssl=enabled)

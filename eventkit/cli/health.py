@@ -8,9 +8,12 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from eventkit import discovery
 from eventkit.cli.broker import FAILED, Json, fail
 from eventkit.cli.table import printable
+from eventkit.errors import SettingsError
 from eventkit.probes import Probes
+from eventkit.settings import read_settings
 
 _PATIENCE = 5.0
 """Seconds to answer."""
@@ -21,8 +24,8 @@ Port = Annotated[
     typer.Option(
         min=0,
         max=65535,
-        envvar="EVENTKIT_HEALTH_PORT",
-        help="Tell liveness and readiness over HTTP: /health/live, /health/ready. 0: any free port. Default: do not.",
+        help="Tell liveness and readiness over HTTP: /health/live, /health/ready. 0: any free port. "
+        "Default: EVENTKIT_HEALTH_PORT, else do not.",
     ),
 ]
 Host = Annotated[
@@ -37,8 +40,9 @@ def probes(port: int | None, host: str) -> Probes | None:
 
 def health(
     port: Annotated[
-        int, typer.Option(min=1, max=65535, envvar="EVENTKIT_HEALTH_PORT", help="That of `eventkit run --health-port`.")
-    ],
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, max=65535, help="That of `eventkit run --health-port`. Default: EVENTKIT_HEALTH_PORT."),
+    ] = None,
     host: Annotated[str, typer.Option(help="Where it runs.")] = "127.0.0.1",
     live: Annotated[
         bool, typer.Option("--live", help="Ask whether it lives: it does while its broker is away.")
@@ -49,6 +53,7 @@ def health(
 
     Ready: its broker is there and all its groups read. For a container's own health check, or at the prompt.
     """
+    port = port or _port_of_environment()
     try:
         ok, said = _ask(host, port, "/health/live" if live else "/health/ready")
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -56,6 +61,16 @@ def health(
     typer.echo(json.dumps(said) if as_json else _as_text(said))
     if not ok:
         raise typer.Exit(FAILED)
+
+
+def _port_of_environment() -> int:
+    try:
+        port = read_settings(discovery.installed()).health_port
+    except SettingsError as error:
+        fail(str(error))
+    if not port:
+        fail("say at which port: --port, or EVENTKIT_HEALTH_PORT, as for `eventkit run`")
+    return port
 
 
 def _ask(host: str, port: int, path: str) -> tuple[bool, dict[str, Any]]:

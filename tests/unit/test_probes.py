@@ -139,6 +139,19 @@ def port() -> int:
     return found
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("abc", "eventkit: EVENTKIT_HEALTH_PORT: this is no whole number; write a whole number from 0 to 65535\n"),
+        ("", "eventkit: say at which port: --port, or EVENTKIT_HEALTH_PORT, as for `eventkit run`\n"),
+    ],
+)
+def test_a_port_of_the_environment_that_is_none_is_told(value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTKIT_HEALTH_PORT", value)
+    asked = CliRunner().invoke(app, ["health"])
+    assert (asked.exit_code, asked.stderr) == (2, said)
+
+
 def test_the_command_asks_a_running_process(port: int) -> None:
     ask: Callable[..., Any] = lambda *more: CliRunner().invoke(app, ["health", "--port", str(port), *more])  # noqa: E731
     nobody = ask()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import eventkit
@@ -219,27 +218,6 @@ def test_two_passwords_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None
     ) as raised:
         read_adapter_settings(OwnSettings)
     assert SECRET not in str(raised.value)
-
-
-def test_a_password_from_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "password"
-    file.write_text(f"{SECRET}\n")
-    assert Credentials(password_file=file).secret() == SECRET
-    assert Credentials().secret() is None
-    assert Credentials(password=SecretStr("")).secret() == ""
-    with pytest.raises(SettingsError, match=r"password_file: cannot read .*missing"):
-        Credentials(password_file=tmp_path / "missing").secret()
-
-
-def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    broken = tmp_path / "ca.pem"
-    broken.write_text("no certificate")
-    for file in (broken, tmp_path / "missing.pem"):
-        with pytest.raises(SettingsError, match=rf"TLS: cannot use {file}: "):
-            Tls(ca_file=file).context()
-    assert Tls().context().check_hostname
-    assert not Tls(check_hostname=False).context().check_hostname
-    assert SECRET not in repr(Tls(key_password=SecretStr(SECRET)))
 
 
 def test_secrets_are_not_in_a_bus_or_its_errors() -> None:

@@ -290,6 +290,7 @@
   };
   const entry = (row) => {
     const item = make("li", row.address.startsWith("inbox:") ? "inbox" : "");
+    item.dataset.n = row.n;
     const details = make("details");
     const head = make("summary");
     const time = make("time", "", clock(row.at));
@@ -338,8 +339,20 @@
     trim();
     tell();
   };
+  const arrange = (list, items) => {
+    // one that is moved loses its focus and how far it is scrolled: those that stay are not moved
+    const stay = new Set(items);
+    for (const item of [...list.children]) if (!stay.has(item)) item.remove();
+    let next = list.firstElementChild;
+    for (const item of items) {
+      if (item === next) next = next.nextElementSibling;
+      else list.insertBefore(item, next);
+    }
+  };
   const redraw = () => {
-    of("rows").replaceChildren(...rows.filter(takes).slice(-SHOWN).reverse().map(entry));
+    const shown = rows.filter(takes).slice(-SHOWN).reverse();
+    const there = new Map([...of("rows").children].map((item) => [item.dataset.n, item])); // what somebody reads stays open
+    arrange(of("rows"), shown.map((row) => there.get(String(row.n)) ?? entry(row)));
     tell();
   };
   of("by-address").addEventListener("change", redraw);

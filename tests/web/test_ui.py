@@ -226,6 +226,25 @@ def test_pausing(in_memory: Stage, chromium: Browser) -> None:
     assert page.run(TYPES) == []
 
 
+def test_a_filter_leaves_open_what_somebody_reads(in_memory: Stage, chromium: Browser) -> None:
+    page = shown(in_memory, chromium)
+    in_memory.sell("one", "two", "three")
+    page.until(lambda: len(page.run(TYPES)) == 6)
+    order = page.text("#rows li")
+    head = "[...document.querySelectorAll('#rows summary')].find((one) => /TicketSold.*two/.test(one.textContent))"
+    page.run(f"window.read = {head}; read.click(); read.focus()")
+    page.until(lambda: "Payload" in page.run("return read.parentElement.textContent"))
+    is_read = "return read.isConnected && read.parentElement.open && document.activeElement === read"
+    for address, shown_then in (("topic:ui.tickets", 3), ("", 6)):
+        choose(page, "by-address", address)
+        assert len(page.run(TYPES)) == shown_then
+        assert page.run(is_read)
+    page.run("read.click()")
+    assert page.text("#rows li") == order
+    in_memory.sell("four")
+    page.until(lambda: len(page.run(TYPES)) == 8)
+
+
 def test_hostile_messages_are_text(in_memory: Stage, chromium: Browser) -> None:
     page = shown(in_memory, chromium)
     evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"

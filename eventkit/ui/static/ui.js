@@ -253,6 +253,7 @@
   let last = 0;
   let missed = 0;
   let paused = false;
+  const rowOf = new WeakMap(); // by item of the list
   const takes = (row) => {
     const [address, type, text] = [of("by-address").value, of("by-type").value, of("by-text").value.toLowerCase()];
     if (address && row.address !== address) return false;
@@ -290,7 +291,7 @@
   };
   const entry = (row) => {
     const item = make("li", row.address.startsWith("inbox:") ? "inbox" : "");
-    item.dataset.n = row.n;
+    rowOf.set(item, row);
     const details = make("details");
     const head = make("summary");
     const time = make("time", "", clock(row.at));
@@ -351,8 +352,8 @@
   };
   const redraw = () => {
     const shown = rows.filter(takes).slice(-SHOWN).reverse();
-    const there = new Map([...of("rows").children].map((item) => [item.dataset.n, item])); // what somebody reads stays open
-    arrange(of("rows"), shown.map((row) => there.get(String(row.n)) ?? entry(row)));
+    const there = new Map([...of("rows").children].map((item) => [rowOf.get(item), item])); // what somebody reads stays open
+    arrange(of("rows"), shown.map((row) => there.get(row) ?? entry(row)));
     tell();
   };
   of("by-address").addEventListener("change", redraw);

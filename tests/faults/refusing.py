@@ -39,20 +39,22 @@ async def _redis(broken: Breakable, limit: str) -> None:
         await client.config_set("maxmemory", limit)
 
 
-async def rabbitmqctl(broker: Broker, *arguments: str) -> None:
-    """`rabbitmqctl`, of that very node."""
+async def rabbitmqctl(broker: Broker, *arguments: str) -> str:
+    """`rabbitmqctl`, of that very node; what it says."""
     program: Any = broker._running._programs[-1]  # type: ignore[union-attr]
     tool = Path(program.command[0]).with_name("rabbitmqctl")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "ERL_"))}
     wanted = ("HOME", "LANG", "ERL_EPMD_ADDRESS", "ERL_EPMD_PORT", "RABBITMQ_NODENAME", "RABBITMQ_CONF_ENV_FILE")
-    await asyncio.to_thread(
+    said = await asyncio.to_thread(
         subprocess.run,
         [str(tool), *arguments],
         env={**environment, **{name: program.environment[name] for name in wanted}},
         check=True,
         capture_output=True,
+        text=True,
         timeout=30,
     )
+    return said.stdout.strip()
 
 
 async def _rabbit(broken: Breakable, watermark: str) -> None:

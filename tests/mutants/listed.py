@@ -7,5 +7,6 @@ from tests.mutants.brokers import BROKERS
 from tests.mutants.core import CORE
 from tests.mutants.messages import MESSAGES
 from tests.mutants.ports import PORTS
+from tests.mutants.stopping import STOPPING
 
-ALL = (*CORE, *MESSAGES, *BATCHES, *BROKERS, *PORTS)
+ALL = (*CORE, *MESSAGES, *BATCHES, *BROKERS, *PORTS, *STOPPING)

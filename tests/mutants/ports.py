@@ -225,14 +225,6 @@ PORTS = (
         "rabbit",
     ),
     Mutant(
-        "rabbit: a stop does not write its settlements",
-        f"{_RABBIT}/consume.py",
-        "            self._subscription.give_up()\n            session.flush()\n            try:\n",
-        "            self._subscription.give_up()\n            try:\n",
-        "D5",
-        "rabbit",
-    ),
-    Mutant(
         "rabbit: settle again what is not written yet",
         f"{_RABBIT}/tags.py",
         "            and tag not in self._done\n",
@@ -279,6 +271,7 @@ PORTS = (
         "        digest = hashlib.sha256(self.namespace.encode()).hexdigest()[:_DIGEST]\n",
         "R9",
         "rabbit",
+        "eventkit.errors.NotProvisioned",
     ),
     Mutant(
         "rabbit: a new channel does not listen for replies",

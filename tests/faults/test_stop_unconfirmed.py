@@ -1,5 +1,5 @@
-"""A service that stops while RabbitMQ confirms nothing: what failed cannot be moved, and nothing that it sends is taken.
-It ends in time, and once RabbitMQ takes messages again, all that was confirmed is handled, and all has gone out."""
+"""A service that stops while RabbitMQ confirms nothing: what failed cannot be moved, and what it sends is not taken. It
+ends in time, and once RabbitMQ takes messages again, all that was confirmed is handled, and all has gone out."""
 
 from __future__ import annotations
 

@@ -208,7 +208,8 @@ class Receive(Protocol):
 
     def unsettled(self, delivery: Delivery, how: Settlement, error: Exception, /) -> None:
         """This settlement failed, the delivery is still ours: the core asks for it again, later. MessageTooLarge: at
-        once, with a copy that says less."""
+        once, with a copy that says less. LostMessage, of what was to be given back and is no longer on the broker: at
+        once, to be moved to the retry address."""
         ...
 
 

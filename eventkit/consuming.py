@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from eventkit import batching, copies
 from eventkit.adapter import Adapter, Consumer, Delivery, Done, Group, Move, Release, Settlement
 from eventkit.clock import Clock, sleep
-from eventkit.errors import MessageTooLarge
+from eventkit.errors import LostMessage, MessageTooLarge
 from eventkit.gathering import Gathered, Item, Joined
 from eventkit.headers import SUSPECT
 from eventkit.instruments import GroupState, Place
@@ -219,6 +219,9 @@ class Consuming:
             await self._wait_for(finished)
 
     def unsettled(self, delivery: Delivery, how: Settlement, error: Exception, /) -> None:
+        if isinstance(how, Release) and isinstance(error, LostMessage) and self._consumer is not None:
+            self._consumer.settle(delivery, self._outcomes.rescued(delivery))
+            return
         log.warning(
             "%s: could not settle %s, trying again: %r", self.group.name, self._telling.about(delivery.message), error
         )

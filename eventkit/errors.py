@@ -18,6 +18,7 @@ EventkitError
 ├── UndecodableMessage       a received message that cannot become its class
 ├── ProcessDied              a received message that killed its process again and again
 ├── UnknownMessage           a received command of a type that nobody here handles
+├── LostMessage              the broker no longer has what is in hand, so that it cannot be given back
 ├── DeadLetterError          dead letters that could not be read, retried or discarded; `failures` says which
 │   ├── NoDeadLetter         there is none of that id
 │   └── RetriedTooOften      it has come back again and again: to retry it once more needs force
@@ -146,6 +147,10 @@ class ProcessDied(EventkitError):
 
 class UnknownMessage(EventkitError):
     """A received command is of a type, or of a newer version, that this service does not handle."""
+
+
+class LostMessage(EventkitError):
+    """The broker has lost a message that is in hand, so that it cannot be given back. Adapters say so to the core."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,8 +235,7 @@ class Outcomes:
 
     def _unknown(self, arrived: Delivery, delivery: Delivery) -> Settlement:
         message = delivery.message
-        kept = message.address.kind == "inbox" or self._table.newer(message) or copies.taken(arrived)
-        if not kept:
+        if not self._keeps(arrived, message):
             self.telling.skipped(delivery)
             return DONE
         waited = copies.waits(message) * UNKNOWN_WAIT
@@ -248,6 +247,19 @@ class Outcomes:
         if not waited:
             self.telling.unknown(delivery, _version(message), copies.attempt(message))
         return Move(copies.wait(delivery, self._group, due=self._clock.now() + UNKNOWN_WAIT))
+
+    def _keeps(self, arrived: Delivery, message: Message) -> bool:
+        """Must this message, that no handler here takes, wait for one that does?"""
+        return message.address.kind == "inbox" or self._table.newer(message) or copies.taken(arrived)
+
+    def rescued(self, arrived: Delivery) -> Settlement:
+        """The broker has lost what was to be given back to it: a copy comes back, untried."""
+        delivery = arrived
+        with contextlib.suppress(UndecodableMessage):
+            delivery = arrived._replace(message=copies.back(arrived))
+            if self._table.find(delivery.message) is None and not self._keeps(arrived, delivery.message):
+                return DONE
+        return Move(copies.wait(delivery, self._group, due=None))
 
     async def _attempt(
         self, entry: Entry, arrived: Delivery, delivery: Delivery, attempt: int, deadline: datetime | None

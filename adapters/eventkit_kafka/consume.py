@@ -98,6 +98,9 @@ class GroupConsumer:
         self._held.drop(set(trackers))
         self._lending.forget(trackers)
 
+    def cut_off(self, tracker: Tracker, end: int) -> None:
+        self._lending.cut_off(tracker, self._held.take_out(tracker, end))
+
     # fetching
 
     async def _fetch(self) -> None:

@@ -43,7 +43,7 @@ _AGAIN = 0.1
 """Seconds until a partition is asked for again after an error."""
 _UNREADABLE_AGAIN = 5.0
 _COMMITTED = 1
-_EARLIEST = -2
+_LATEST, _EARLIEST = -1, -2
 _TAKEN_BACK_BEFORE_REPLICA = 11
 """From this version on an answer names a replica after the transactions that were taken back."""
 
@@ -72,9 +72,9 @@ class _Place:
 class Fetcher:
     """Over the connections of an aiokafka client, which is somebody else's to close."""
 
-    def __init__(self, client: Any, moved: Callable[[TopicPartition, int, int], None] | None = None) -> None:
-        """`moved` is told of partitions that do not hold what was asked for: from which offset on it was, and from
-        which it is now."""
+    def __init__(self, client: Any, moved: Callable[[TopicPartition, int, int, int], None] | None = None) -> None:
+        """`moved` is told of partitions that do not hold what was asked for, once all that was read of them is taken:
+        from which offset on it was, from which on they are read now, and where they end."""
         self._client = client
         self._moved = moved
         self._places: dict[TopicPartition, _Place] = {}
@@ -260,14 +260,15 @@ class Fetcher:
     async def _refused(self, broker: int, place: _Place, error: type[KafkaError]) -> None:
         place.again = time.monotonic() + _AGAIN
         if error is OffsetOutOfRangeError:
-            begin = await self._beginning(broker, place.tp)
-            if begin is not None and self._places.get(place.tp) is place:
+            if place.stretches:
+                return  # what comes next is of another log, perhaps: first all of this one
+            begin = await self._offset(broker, place.tp, _EARLIEST)
+            end = await self._offset(broker, place.tp, _LATEST)
+            if begin is not None and end is not None and self._places.get(place.tp) is place:
                 log.debug("%s is read from offset %d on: Kafka has none of %d", place.tp, begin, place.next)
                 if self._moved is not None and begin != place.next:
-                    self._moved(place.tp, place.next, begin)
-                place.next = begin
-                if not place.stretches:
-                    place.at = begin
+                    self._moved(place.tp, place.next, begin, end)
+                place.next = place.at = begin
         elif error is TopicAuthorizationFailedError:
             self._failure = error(place.tp.topic)
             self._news.set()
@@ -276,8 +277,9 @@ class Fetcher:
             if error.invalid_metadata:
                 self._client.force_metadata_update()
 
-    async def _beginning(self, broker: int, tp: TopicPartition) -> int | None:
-        request = OffsetRequest(-1, _COMMITTED, [(tp.topic, [(tp.partition, _EARLIEST)])])
+    async def _offset(self, broker: int, tp: TopicPartition, which: int) -> int | None:
+        """Where the partition begins, or ends."""
+        request = OffsetRequest(-1, _COMMITTED, [(tp.topic, [(tp.partition, which)])])
         answer = await unbroken(self._client.send(broker, request))
         for _, partitions in answer.topics:
             for _, code, *_, offset in partitions:

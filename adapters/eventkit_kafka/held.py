@@ -9,8 +9,9 @@ from __future__ import annotations
 import heapq
 import logging
 import time
+from datetime import UTC, datetime
 
-from eventkit.adapter import Delivery
+from eventkit.adapter import Delivery, Message
 from eventkit_kafka import codec
 from eventkit_kafka.clients import Clients
 from eventkit_kafka.lending import Lending
@@ -78,6 +79,23 @@ class Held:
         for entry in heap:
             if entry[3] not in trackers:
                 self._push(entry)
+
+    def take_out(self, tracker: Tracker, end: int) -> list[Message]:
+        """What is here of a log that was cut off at `end`: below that it is read once more, and is forgotten here."""
+        heap = self._heap
+        self.drop({tracker})
+        messages: list[Message] = []
+        lost = 0
+        for due, _, offset, owner, record in sorted(heap, key=lambda entry: entry[:2]):
+            if owner is tracker and tracker.pending.pop(offset, None) is not None and offset >= end:
+                if record is None:
+                    lost += 1
+                else:
+                    until = datetime.fromtimestamp(due, UTC) if due else None
+                    messages.append(codec.decode_copy(tracker.address, record)._replace(due=until))
+        if lost:
+            log.error("group %s: Kafka has lost %d messages before they were due", self._group, lost)
+        return messages
 
     async def _read_again(self, entries: list[Entry]) -> list[Entry]:
         """Fill in the records that were too many to keep."""

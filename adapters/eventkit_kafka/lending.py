@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from eventkit.adapter import DONE, Delivery, Done, Message, Move, Receive, Settlement
+from eventkit.errors import LostMessage
 from eventkit_kafka import codec
 from eventkit_kafka.progress import LENT, MOVING, WAITING, Tracker
 from eventkit_kafka.publish import Publisher
@@ -19,6 +20,8 @@ _AGAIN = 0.05
 """Seconds until a delivery that was given back is delivered again."""
 _COPIES = 5.0
 """Seconds to wait for copies while partitions are taken away."""
+_WRITE_AGAIN = 1.0
+"""Seconds until what Kafka has lost, and did not take, is written again."""
 _GATHER = 0.002
 """Seconds to wait for more room, rather than to fetch a few records at a time."""
 
@@ -78,6 +81,8 @@ class Lending:
             if not self._moves:
                 asyncio.get_running_loop().call_soon(self._flush_moves)
             self._moves.append((delivery, how))
+        elif tracker.cut:
+            self._receive.unsettled(delivery, how, LostMessage(f"{tracker.tp.topic}, {delivery.position}"))
         else:
             # We deliver it again ourselves: through the broker it would lose its place. If we stop before, it is not
             # committed, and the next reader of its partition gets it.
@@ -135,6 +140,28 @@ class Lending:
             tracker.pending.clear()
         self._wake()
 
+    def cut_off(self, tracker: Tracker, messages: Sequence[Message]) -> None:
+        """Kafka has lost what is in hand of this partition. These, which nobody was to have yet, are written anew."""
+        tracker.cut = True
+        if tracker.lent() or messages:
+            log.warning(
+                "group %s: Kafka has lost %d messages of topic %s, partition %d that are in hand: they are handled all "
+                "the same, and their retries and dead letters are written; some may be repeats",
+                *(self._group, tracker.lent() + len(messages), *tracker.tp),
+            )
+        if messages:
+            self._in_background(self._write_anew(messages))
+
+    async def _write_anew(self, messages: Sequence[Message]) -> None:
+        while messages:
+            try:
+                answers = await self._publisher.publish(messages)
+            except Exception as error:  # noqa: BLE001 whatever it is: it is tried again
+                answers = [error] * len(messages)
+            messages = [message for message, answer in zip(messages, answers, strict=True) if answer is not None]
+            if messages:
+                await asyncio.sleep(_WRITE_AGAIN)
+
     def still_ours(self, batch: Sequence[Delivery]) -> list[Delivery]:
         """While we read, partitions were taken away: what the core has not seen is simply not delivered."""
         ours: list[Delivery] = []
@@ -167,9 +194,12 @@ class Lending:
     def _flush_moves(self) -> None:
         moves, self._moves = self._moves, []
         if moves:
-            task = asyncio.get_running_loop().create_task(self._move(moves), name="eventkit kafka move")
-            self._moving.add(task)
-            task.add_done_callback(self._moving.discard)
+            self._in_background(self._move(moves))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name="eventkit kafka move")
+        self._moving.add(task)
+        task.add_done_callback(self._moving.discard)
 
     async def _move(self, moves: Sequence[tuple[Delivery, Move]]) -> None:
         answers: list[Exception | None]

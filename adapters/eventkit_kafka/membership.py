@@ -32,6 +32,8 @@ takes longer is out of the group, which then is made anew once more."""
 _WATCH = 2.0
 _STUCK = 4
 """So many times without an answer, while others are answered: this member's connections lead nowhere."""
+_CUT = 1.0
+"""Seconds that Kafka has to say whether what is taken away is still there."""
 _LOOK_UP = 10.0
 _LOOK_AGAIN = 10.0
 _FIND_AGAIN = 0.5
@@ -47,6 +49,10 @@ class Owner(Protocol):
     async def finish(self, trackers: Sequence[Tracker], drain: float, seconds: float) -> None: ...
 
     def forget(self, trackers: Sequence[Tracker]) -> None: ...
+
+    def cut_off(self, tracker: Tracker, end: int) -> None:
+        """Kafka has lost all of this log from `end` on: what is in hand of that is nowhere else."""
+        ...
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
@@ -134,7 +140,7 @@ class Membership:
 
     async def rejoin(self) -> None:
         """Give up this member and become another one."""
-        self._forget(list(self.trackers.values()))
+        self._forget(await self._still_there(list(self.trackers.values())))
         if self.stuck:
             self._topics.renew()
         await self._end(0.5 if self.stuck else 5.0)
@@ -167,14 +173,36 @@ class Membership:
         if not trackers:
             return
         self.revocations += 1
-        self._close(trackers)
         within = self._settings.rebalance_timeout.total_seconds()
         ends = time.monotonic() + within * _IN_TIME
+        trackers = await self._still_there(trackers)
+        self._close(trackers)
         try:
             await self._owner.finish(trackers, within * 2 / 3, ends - time.monotonic())
             await self.commits.commit(trackers, min(_LAST_COMMIT, max(ends - time.monotonic(), within / 20)))
         finally:  # whatever aiokafka cancels: what is not forgotten would be counted as lent for ever
             self._forget(trackers)
+
+    async def _still_there(self, trackers: Sequence[Tracker]) -> list[Tracker]:
+        """Without those whose log no longer reaches as far as we have read, since a broker has lost it: what is in hand
+        of them is no other member's, and how far we had come says nothing."""
+        read = [tracker for tracker in trackers if tracker.next is not None]
+        if not read:
+            return list(trackers)
+        try:
+            async with asyncio.timeout(min(_CUT, self._settings.rebalance_timeout.total_seconds() / 10)):
+                there = await unbroken(self._topics.existing({tracker.tp.topic for tracker in read}))
+                ends = await unbroken(self._topics.ends([tracker.tp for tracker in read if tracker.tp.topic in there]))
+        except Exception as error:  # noqa: BLE001 whatever aiokafka raises: then it is all there, as far as we know
+            log.debug("group %s: Kafka does not say where its logs end: %r", self.group, error)
+            return list(trackers)
+        for tracker in read:
+            end = ends.get(tracker.tp, 0)
+            if end < (tracker.next or 0) and self.trackers.get(tracker.tp) is tracker:
+                del self.trackers[tracker.tp]
+                self.fetcher.end([tracker.tp])
+                self._owner.cut_off(tracker, end)
+        return [tracker for tracker in trackers if not tracker.cut]
 
     async def assigned(self, tps: Collection[TopicPartition]) -> None:
         """These are ours: find out where to go on."""
@@ -239,12 +267,13 @@ class Membership:
             return
         self._gap(tp, wanted, begin)
 
-    def _moved(self, tp: TopicPartition, wanted: int, begin: int) -> None:
+    def _moved(self, tp: TopicPartition, wanted: int, begin: int, end: int) -> None:
         """Kafka has not what we asked for."""
         if begin > wanted:
             self._gap(tp, wanted, begin)
             return
         self._told.pop(tp, None)
+        self._begin_anew(tp, begin, end)
         log.error(
             "group %s: topic %s, partition %d ends before offset %d, where it was to be read on: it was made anew, or "
             "cut off when a broker that was behind became its leader. It is read from its beginning, offset %d: what "
@@ -255,6 +284,17 @@ class Membership:
             wanted,
             begin,
         )
+
+    def _begin_anew(self, tp: TopicPartition, begin: int, end: int) -> None:
+        """Its offsets count other records from now on: what we know of the old ones must hide none of these."""
+        old = self.trackers.get(tp)
+        if old is None:
+            return
+        self.trackers[tp] = fresh = Tracker(tp, old.address, ())
+        fresh.next = begin  # so that it is committed before new records reach the old mark
+        fresh.touched = True
+        self.commits.touched()
+        self._owner.cut_off(old, end)
 
     def _gap(self, tp: TopicPartition, wanted: int, begin: int) -> None:
         """Unless it was said before."""

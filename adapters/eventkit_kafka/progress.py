@@ -40,6 +40,7 @@ class Tracker:
     __slots__ = (
         "address",
         "careful",
+        "cut",
         "deaths",
         "delivered",
         "next",
@@ -68,6 +69,8 @@ class Tracker:
         """What was settled before our time, not read yet."""
         self.open = True
         """False: it is being revoked, nothing more is delivered from it."""
+        self.cut = False
+        """Has Kafka lost what is in hand of it? Then nobody takes that away, and it cannot be given back."""
         self.touched = False
         """Has anything changed since the last commit?"""
         self.written = 0.0

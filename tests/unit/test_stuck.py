@@ -27,10 +27,21 @@ from eventkit import (
     suspects,
 )
 from eventkit import headers as h
-from eventkit.adapter import Address, Connection, Message
+from eventkit.adapter import (
+    Address,
+    Connection,
+    Consumer,
+    Delivery,
+    Group,
+    Message,
+    Receive,
+    Release,
+    Settlement,
+)
 from eventkit.breaker import Breaker
 from eventkit.clock import VirtualClock
 from eventkit.contract.checks import eventually
+from eventkit.errors import LostMessage
 from eventkit.memory import MemoryAdapter, Store
 from eventkit.testing import run
 from eventkit.threads import Threads
@@ -472,3 +483,56 @@ def test_a_stop_waits_for_no_circuit(adapter: type[MemoryAdapter]) -> None:
             assert sorted(map(str, left)) == ["a", "b", "c", "slow"], "what waited is given back"
 
     asyncio.run(asyncio.wait_for(main(), 40))
+
+
+class Forgetful(MemoryAdapter):
+    """Has lost all that is in hand."""
+
+    async def consume(self, group: Group, receive: Receive, /, *, in_flight: int) -> Consumer:
+        consumer = await super().consume(group, receive, in_flight=in_flight)
+        settle = consumer.settle
+
+        def lost(delivery: Delivery, how: Settlement) -> None:
+            if isinstance(how, Release):
+                receive.unsettled(delivery, how, LostMessage("gone"))
+            else:
+                settle(delivery, how)
+
+        consumer.settle = lost  # type: ignore[method-assign]
+        return consumer
+
+
+class Noted(Event, topic="orders", key="order"):
+    """Nobody takes it."""
+
+    order: str
+
+
+def test_what_is_given_back_and_is_no_longer_there_goes_to_the_retry_address() -> None:
+    service = Service("shop", concurrency=8)
+    began, go_on = asyncio.Event(), asyncio.Event()
+    booked: list[int] = []
+
+    @service.handler
+    async def book(event: Placed) -> None:
+        began.set()
+        await go_on.wait()
+        booked.append(event.total)
+
+    async def main() -> None:
+        store = Store()
+        async with Bus(memory(Forgetful, store), source="test") as bus:
+            async with bus.run(service):
+                await bus.publish_many(
+                    [*(Placed(order="a", total=total) for total in range(3)), Noted(order="a"), Noted(order="a")]
+                )
+                await began.wait()
+                asyncio.get_running_loop().call_later(0.05, go_on.set)
+            assert booked == [0]
+            left = [str(stored.message.address) for queue in store.queues.values() for stored in queue.ready]
+            assert left == ["retry:shop"] * 2
+            async with bus.run(service) as running:
+                await eventually(lambda: sorted(booked) == [0, 1, 2], "what was in hand is tried")
+                assert running.counts["shop"].retried == 0
+
+    asyncio.run(asyncio.wait_for(main(), 20))

@@ -201,8 +201,8 @@ class Receive(Protocol):
         """This consumer is about to lose, or has lost, what `belongs` to one channel: finish or drop those deliveries.
 
         Those that run, or are `needed` because one behind them is settled already, are finished and settled, and where
-        the adapter `settles_in_order` all before them; the others are dropped without settlement. Returns when that is
-        done.
+        the adapter `settles_in_order` all before them, but for those that wait for another attempt or for a circuit;
+        the others are dropped without settlement. Returns when that is done.
         """
         ...
 

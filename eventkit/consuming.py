@@ -210,13 +210,20 @@ class Consuming:
         self._suspects.put_back(belongs)
         mine = [(key, delivery) for key, delivery in self._held.items() if belongs(delivery)]
         kept = [at for at, (key, delivery) in enumerate(mine) if key in self._started or needed(delivery)]
-        if self._adapter.capabilities.settles_in_order and kept:
-            kept = list(range(kept[-1] + 1))
         finished = {mine[at][0] for at in kept}
+        if self._adapter.capabilities.settles_in_order and kept:
+            finished |= {key for key, _ in mine[: kept[-1]]} - self._asleep()
         for delivery in self._forget(key for key, _ in mine if key not in finished):
             self._suspects.ended(id(delivery))
         with self._hurried():
             await self._wait_for(finished)
+
+    def _asleep(self) -> set[int]:
+        """What waits for its next attempt, its circuit or its store, perhaps for longer than others wait for us."""
+        asleep = {id(item) for item in self._lanes.sleepers()}
+        if self._gatherer is not None:
+            asleep.update(map(id, self._gatherer.sleepers()))
+        return asleep
 
     def unsettled(self, delivery: Delivery, how: Settlement, error: Exception, /) -> None:
         if isinstance(how, Release) and isinstance(error, LostMessage) and self._consumer is not None:

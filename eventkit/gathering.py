@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -79,6 +79,10 @@ class Gatherer:
     def sleeping(self) -> int:
         """Messages that wait for the clock: for their batch to be full, or to be tried again."""
         return len(self._asleep) + sum(len(batch.items) for batch in self._open.values())
+
+    def sleepers(self) -> Iterable[Delivery]:
+        """Those that wait to be tried again."""
+        return self._asleep.values()
 
     def blocked(self, entry: Entry, arrived: Delivery, attempt: int) -> Gate | None:
         """What this message has to wait for; None: nothing of its key is open elsewhere."""

@@ -12,7 +12,7 @@ import asyncio
 import functools
 import types
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Generator, Hashable, Iterator, Sequence
 from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar
 
@@ -98,6 +98,13 @@ class Lanes(Generic[T]):
     def asleep(self) -> int:
         """Items that are to run again later, and those of their keys behind them."""
         return len(self._parked) + sum(1 + len(self._lanes[key] or ()) for key in self._asleep)
+
+    def sleepers(self) -> Iterator[T]:
+        """These items themselves."""
+        yield from self._parked.values()
+        for key, lane in self._asleep.items():
+            yield lane.first
+            yield from self._lanes[key] or ()
 
     @property
     def idle(self) -> float:

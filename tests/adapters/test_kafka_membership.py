@@ -14,6 +14,8 @@ pytest.importorskip("eventkit_kafka")
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
+from eventkit import Circuit, Event, Retry, Service, connect
+from eventkit.contract.checks import eventually, fresh_namespace
 from eventkit.testing.brokers import Broker
 from eventkit_kafka.clients import end_consumer
 from eventkit_kafka.consume import GroupConsumer
@@ -213,3 +215,42 @@ def test_health_is_red_while_nobody_says_where_to_read_on(url: str, monkeypatch:
         await until(lambda: recorder.bodies == [b"after"] and recorder.consumer.error is None, 20)
 
     run(url, scenario)
+
+
+class Charge(Event, topic="charges", key="card"):
+    card: str
+
+
+class Note(Event, topic="charges"):
+    text: str
+
+
+def test_partitions_go_to_others_without_waiting_for_an_open_circuit(url: str) -> None:
+    """It may be open for an hour, and the group stands still until all have given up what they had."""
+    service = Service("shop")
+    noting, go_on = asyncio.Event(), asyncio.Event()
+
+    @service.handler(circuit=Circuit(failures=1, pause=timedelta(minutes=30)), retry=Retry(in_order=True))
+    async def charge(event: Charge) -> None:
+        raise OSError("away")
+
+    @service.handler
+    async def note(event: Note) -> None:
+        noting.set()
+        await go_on.wait()
+
+    async def main() -> None:
+        namespace = fresh_namespace()
+        async with connect("kafka", url, namespace=namespace) as bus, bus.run(service) as running:
+            await bus.publish_many([Charge(card=f"{n}") for n in range(20)])
+            await eventually(lambda: running.health().circuits, "its circuit is open")
+            await bus.publish_many([Note(text="") for _ in range(3)])
+            await noting.wait()
+            async with connect("kafka", url, namespace=namespace) as other:
+                asyncio.get_running_loop().call_later(3.0, go_on.set)  # once they are being taken away
+                began = time.monotonic()
+                async with other.run(service) as second:
+                    assert time.monotonic() - began < 12
+                    await eventually(lambda: running.counts["shop"].handled + second.counts["shop"].handled == 3, "all")
+
+    asyncio.run(asyncio.wait_for(main(), 60))

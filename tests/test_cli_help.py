@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,14 @@ def test_each_help_has_examples(command: str) -> None:
     assert EXAMPLES.get(command), f"eventkit {command}: write examples into eventkit/cli/examples.py"
     for example in EXAMPLES[command]:
         assert example in shown.output
+
+
+def test_help_and_the_release_as_one_asks_for_them() -> None:
+    ask = lambda *words: CliRunner().invoke(app, words, env=WIDE)  # noqa: E731
+    assert ask("publish", "-h").output == ask("publish", "--help").output
+    assert ask("--version").output == f"eventkit {version('faststream-eventkit')}\n"
+    for verb, example in (("publish", "OrderPlaced"), ("send", "BookParcel"), ("request", "BookParcel")):
+        assert f"Such as {example}, as" in ask(verb, "-h").output
 
 
 def test_no_examples_of_what_is_not_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -24,7 +25,9 @@ from eventkit.cli import (
 from eventkit.cli.asked import Teaching
 from eventkit.cli.root import Root
 
-app = typer.Typer(cls=Root, no_args_is_help=True, pretty_exceptions_enable=False)
+_HELP = {"help_option_names": ["--help", "-h"]}
+
+app = typer.Typer(cls=Root, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=_HELP)
 
 app.command()(run.run)
 app.command()(new.new)
@@ -42,8 +45,17 @@ app.command()(doctor.doctor)
 app.command()(health.health)
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"eventkit {metadata.version('faststream-eventkit')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show which release this is.")
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the whole trace of what went wrong. May stand anywhere.")
     ] = False,

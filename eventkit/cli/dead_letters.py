@@ -31,7 +31,7 @@ _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
 _PAGE = 200
 _UNCHOSEN = "say which: ids, --type, --reason, --since, or --all"
 
-Ids = Annotated[Optional[list[str]], typer.Argument(metavar="[ID ...]", help="As `list` shows them.")]  # noqa: UP045
+Ids = Annotated[Optional[list[str]], typer.Argument(metavar="ID", help="As `list` shows them.")]  # noqa: UP045
 Type = Annotated[Optional[str], typer.Option(help="Only of this type, such as OrderPlaced.")]  # noqa: UP045
 Reason = Annotated[
     Optional[str],  # noqa: UP045

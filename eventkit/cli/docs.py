@@ -27,7 +27,7 @@ page.add(app)
 _USAGE, _BROKEN = 2, 1
 _FORMATS = {"text": report.as_text, "json": report.as_json, "github": report.as_github}
 
-Services = Annotated[list[str], typer.Argument(metavar="MODULE:SERVICE ...", help="Such as shop.orders:service.")]
+Services = Annotated[list[str], typer.Argument(metavar="MODULE:SERVICE", help="Such as shop.orders:service.")]
 Output = Annotated[Optional[Path], typer.Option("--output", "-o", help="A file; with --each, a folder.")]  # noqa: UP045
 Each = Annotated[bool, typer.Option("--each", help="A document for each service, not one for all.")]
 Version = Annotated[Optional[str], typer.Option("--asyncapi", help="3.0.0 or 3.1.0.")]  # noqa: UP045

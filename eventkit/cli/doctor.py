@@ -44,7 +44,7 @@ class _Finding:
 def doctor(
     targets: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Argument(metavar="[MODULE:SERVICE ...]", help="Also look whether all that these need is there."),
+        typer.Argument(metavar="MODULE:SERVICE", help="Also look whether all that these need is there."),
     ] = None,
     rights: Annotated[
         bool,

@@ -55,7 +55,7 @@ def list_(as_json: Json = False, broker: Broker = None, url: Url = None) -> None
 
 @app.command()
 def remove(
-    names: Annotated[list[str], typer.Argument(metavar="NAME ...", help="As `list` and `status` show them.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="As `list` and `status` show them.")],
     force: Annotated[bool, typer.Option("--force", help="Also one for which messages wait: they go with it.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,

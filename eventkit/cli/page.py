@@ -24,7 +24,7 @@ _USAGE = 2
 T = TypeVar("T")
 _FORMATS = ("svg", "d2", "mermaid")
 
-Services = Annotated[list[str], typer.Argument(metavar="MODULE:SERVICE ...", help="Such as shop.orders:service.")]
+Services = Annotated[list[str], typer.Argument(metavar="MODULE:SERVICE", help="Such as shop.orders:service.")]
 Broker = Annotated[Optional[str], typer.Option(help="Adds the servers and bindings of this broker.")]  # noqa: UP045
 Url = Annotated[Optional[str], typer.Option(help="Where the broker is. No secret in it gets out.")]  # noqa: UP045
 Namespace = Annotated[str, typer.Option(help="What EVENTKIT_NAMESPACE is when they run.")]

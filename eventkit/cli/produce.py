@@ -24,7 +24,7 @@ from eventkit.messages import routing
 
 
 def publish(  # noqa: PLR0913 each is an option of the command line
-    type: types.Type = None,
+    type: types.EventType = None,
     text: asked.Text = None,
     from_: types.From = None,
     key: asked.Key = None,
@@ -48,7 +48,7 @@ def publish(  # noqa: PLR0913 each is an option of the command line
 
 
 def send(  # noqa: PLR0913 the same
-    type: types.Type = None,
+    type: types.CommandType = None,
     text: asked.Text = None,
     from_: types.From = None,
     key: asked.Key = None,

@@ -26,7 +26,7 @@ Timeout = Annotated[str, typer.Option(metavar="500ms|30s|5m", help="How long eac
 
 
 def request(  # noqa: PLR0913 each is an option of the command line
-    type: types.Type = None,
+    type: types.CommandType = None,
     text: asked.Text = None,
     from_: types.From = None,
     timeout: Timeout = "30s",

@@ -21,7 +21,7 @@ _CLEAR = "\x1b[H\x1b[J"
 def status(
     targets: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Argument(metavar="[MODULE:SERVICE ...]", help="All groups of these services."),
+        typer.Argument(metavar="MODULE:SERVICE", help="All groups of these services."),
     ] = None,
     group: Annotated[
         Optional[list[str]],  # noqa: UP045

@@ -35,7 +35,7 @@ def tail(
     what: Annotated[
         list[str],
         typer.Argument(
-            metavar="TOPIC|TYPE ...", help="Such as orders; OrderPlaced, as this folder declares it; or inbox:shipping."
+            metavar="TOPIC|TYPE", help="Such as orders; OrderPlaced, as this folder declares it; or inbox:shipping."
         ),
     ],
     from_start: Annotated[

@@ -25,7 +25,7 @@ app = typer.Typer(
 
 _HEAD = ("channel", "on the broker", "read by", "written by")
 
-Targets = Annotated[list[str], typer.Argument(metavar="MODULE:SERVICE ...", help="Such as shop.orders:service.")]
+Targets = Annotated[list[str], typer.Argument(metavar="MODULE:SERVICE", help="Such as shop.orders:service.")]
 
 
 @app.command()

@@ -31,14 +31,13 @@ def complete(context: typer.Context, incomplete: str) -> list[str]:
     return sorted(name for name in found if name.startswith(incomplete))
 
 
-Type = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Argument(
-        metavar="TYPE",
-        autocompletion=complete,
-        help="Such as OrderPlaced, as this folder or --from declares it; or shop.messages:OrderPlaced.",
-    ),
-]
+def _argument(example: str) -> Any:
+    text = f"Such as {example}, as this folder or --from declares it; or shop.messages:{example}."
+    return typer.Argument(metavar="TYPE", autocompletion=complete, help=text)
+
+
+EventType = Annotated[Optional[str], _argument("OrderPlaced")]  # noqa: UP045
+CommandType = Annotated[Optional[str], _argument("BookParcel")]  # noqa: UP045
 From = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(

@@ -29,7 +29,7 @@ _ALONE = (
 
 
 def ui(  # noqa: PLR0913 each is an option
-    services: Annotated[list[str], typer.Argument(metavar="MODULE:SERVICE ...", help="Such as shop.orders:service.")],
+    services: Annotated[list[str], typer.Argument(metavar="MODULE:SERVICE", help="Such as shop.orders:service.")],
     host: Annotated[
         str, typer.Option(help="Where it listens. 127.0.0.1: nobody else sees it. Elsewhere a token is asked for.")
     ] = "127.0.0.1",

@@ -11,6 +11,6 @@ async with eventkit.testing.run(orders, shipping) as t:
 from eventkit.testing.fits import assert_fits
 from eventkit.testing.harness import DeadLetter, Harness
 from eventkit.testing.real import run_on
-from eventkit.testing.virtual import run
+from eventkit.testing.virtual import Run, run
 
-__all__ = ["DeadLetter", "Harness", "assert_fits", "run", "run_on"]
+__all__ = ["DeadLetter", "Harness", "Run", "assert_fits", "run", "run_on"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
 
 import pytest
 
@@ -14,18 +13,10 @@ from eventkit.testing.brokers import NAMES, Broker, BrokerUnavailable, provide
 from eventkit.testing.harness import Harness
 from eventkit.testing.overrides import Overrides
 from eventkit.testing.real import run_on
-from eventkit.testing.virtual import run
+from eventkit.testing.virtual import Run, run
 from eventkit.wire import JSON_SERIALIZER, Serializer
 
 _MEMORY = "memory"
-
-
-class Run(Protocol):
-    """What the fixture `eventkit_run` gives: called as `eventkit.testing.run`."""
-
-    def __call__(
-        self, *services: Service, serializer: Serializer = JSON_SERIALIZER, overrides: Overrides | None = None
-    ) -> AbstractAsyncContextManager[Harness]: ...
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from eventkit.adapter import Connection
 from eventkit.bus import Bus
@@ -22,6 +22,15 @@ from eventkit.watching import Happened
 from eventkit.wire import JSON_SERIALIZER, Serializer
 
 R = TypeVar("R")
+
+
+class Run(Protocol):
+    """The type of `run`, and of the fixture `eventkit_run`: `async with eventkit_run(orders, shipping) as t`."""
+
+    def __call__(
+        self, *services: Service, serializer: Serializer = JSON_SERIALIZER, overrides: Overrides | None = None
+    ) -> AbstractAsyncContextManager[Harness]: ...
+
 
 _LONGEST = 10.0
 """Seconds of real time that a test waits for its handlers."""

@@ -143,7 +143,7 @@ class Browser:
             )
         except APIError:
             return None
-        return max(timedelta(0), datetime.now(UTC) - _time(found["message"]["time"]))
+        return max(timedelta(0), datetime.now(UTC) - time_of(found["message"]["time"]))
 
     async def _some(self, place: Place, sequence: int, last: int) -> list[dict[str, Any]]:
         """The next ones from `sequence`, as the server keeps them; none is left out, none is past `last`."""
@@ -189,7 +189,7 @@ def _delivery(address: Address, place: Place, kept: dict[str, Any]) -> Delivery:
     return Delivery(decode(address, headers, body), str(sequence), None, Kept(place.stream, sequence))
 
 
-def _time(text: str) -> datetime:
+def time_of(text: str) -> datetime:
     """RFC 3339 with nanoseconds, or fewer digits."""
     whole, _, rest = text.rstrip("Z").partition(".")
     return datetime.fromisoformat(f"{whole}.{rest[:6]:0<6}+00:00")

@@ -35,8 +35,9 @@ def encode(subject: bytes, message: Message, reply_subject: Callable[[str], str]
     lines = [_FIRST_LINE]
     id_ = headers.get(h.MESSAGE_ID)
     if id_ is not None:
-        source = headers.get(h.SOURCE, "")
-        lines.append(f"Nats-Msg-Id: {h.escape(f'{source}:{id_}')}\r\n")
+        # the type, too: people give an order's id to its every event, and none of those is a repeat of another
+        whole = f"{headers.get(h.SOURCE, '')}:{message.type}:{id_}"
+        lines.append(f"Nats-Msg-Id: {h.escape(whole)}\r\n")
     if message.type and h.TYPE not in headers:
         headers = {**headers, h.TYPE: message.type}
     if message.key is not None and h.PARTITION_KEY not in headers:

@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 
 from eventkit.adapter import Delivery, Group, Receive, Settlement
 from eventkit_nats import readers
+from eventkit_nats.browse import time_of
 from eventkit_nats.codec import decode
 from eventkit_nats.exchange import Exchange
 from eventkit_nats.gaps import Gaps
@@ -49,7 +50,9 @@ class GroupConsumer:
         self._receive = receive
         self._loop = asyncio.get_running_loop()
         self._settling = Settling(link, publisher, receive, self._schedule, self._lost)
-        self._sources = Sources(link, exchange, topology, group, in_flight, self._arrive, self._ask_small, self._oldest)
+        self._sources = Sources(
+            *(link, exchange, topology, group, in_flight, self._arrive, self._ask_small, self._oldest, self._replaced)
+        )
         self._arrived: list[Delivery] = []
         self._wake = asyncio.Event()
         self._running = asyncio.Event()
@@ -191,7 +194,15 @@ class GroupConsumer:
             self._sources.ask(self._settling.count)
 
     def _oldest(self, pull: Pull) -> int | None:
-        return self._settling.oldest(f".{pull.place.stream}.{pull.durable}.".encode())
+        return self._settling.oldest(_of(pull))
+
+    def _replaced(self, pull: Pull) -> None:
+        self._settling.orphan(_of(pull), time_of(pull.created))
+        log.warning(
+            "NATS: the stream of %s is another than the one that group %s has read: what is in hand of the old one is "
+            "finished, and repeated nowhere",
+            *(pull.address, self.group.name),
+        )
 
     def _ask_small(self) -> None:
         if self._running.is_set():
@@ -259,3 +270,8 @@ class GroupConsumer:
         self._settling.again()
         self._sources.up()
         self._loop.call_soon(self._flush)
+
+
+def _of(pull: Pull) -> bytes:
+    """What stands in the acknowledgements of a source, and in no other's."""
+    return f".{pull.place.stream}.{pull.durable}.".encode()

@@ -42,15 +42,17 @@ class Gaps:
         self._exchange = exchange
         self._topology = topology
         self._group = group
-        # of a stream that others share we read some subjects only, and its sequences are no measure
-        self._pulls = [pull for pull in pulls if pull.address.kind == "topic" and pull.place.filter is None]
+        self._pulls = [pull for pull in pulls if pull.address.kind == "topic"]
         self._seen: dict[Pull, _Seen] = {}
 
     async def look(self) -> None:
         """Now, as far as the server lets us and answers."""
         try:
             for pull in self._pulls:
-                delivered = (await self._topology.consumer(pull.place, pull.durable, _PATIENCE))["delivered"]
+                info = await self._topology.consumer(pull.place, pull.durable, _PATIENCE)
+                delivered, pull.floor = info["delivered"], info["ack_floor"]["stream_seq"]
+                if pull.place.filter is not None:
+                    continue  # others share the stream: we read some subjects only, and its sequences are no measure
                 stream = await self._exchange.api(f"STREAM.INFO.{pull.place.stream}", timeout=_PATIENCE)
                 self._compare(
                     pull, _Seen(delivered["consumer_seq"], delivered["stream_seq"]), stream["state"]["first_seq"]

@@ -37,6 +37,10 @@ class Pull:
         self.busy_until = 0.0
         self.newest = 0
         """The highest sequence in the stream that has come; 0: none yet."""
+        self.created = ""
+        """When its stream was made: another time is another stream, with other messages under the same sequences."""
+        self.floor: int | None = None
+        """The sequence up to which the whole group had settled all, when it was looked last. None: not known."""
         self.error: Exception | None = None
         self.sid: int | None = None
         self._link = link

@@ -6,7 +6,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
 from itertools import chain
+from math import inf
 
 from eventkit.adapter import Delivery, Done, Move, Receive, Settlement
 from eventkit_nats.link import Link
@@ -20,6 +22,9 @@ _SAFE = 0.9
 """The part of a lease in which we settle: past it the message may be on its way to another."""
 _LONGEST = 24 * 3600.0
 """Seconds after which one that is put off comes again, and is put off again: for ever is no number that NATS takes."""
+_ORPHAN = inf
+"""Until when one is ours whose stream is gone: it comes to nobody again, and its sequence may be that of another
+message, in the stream that has taken its place. So nothing is said of it to the server any more."""
 _RECENT = 2.0
 """Seconds after which a server has written down what was acknowledged."""
 
@@ -29,6 +34,12 @@ def sequence(reply: bytes) -> int:
     parts = reply.split(b".")
     # $JS.ACK.<stream>.<consumer>.<delivered>.<sequence>..., on some servers with domain and account before
     return int(parts[5 if len(parts) == 9 else 7])
+
+
+def stored(reply: bytes) -> datetime:
+    """When that message came into its stream."""
+    parts = reply.split(b".")
+    return datetime.fromtimestamp(int(parts[7 if len(parts) == 9 else 9]) / 1e9, UTC)
 
 
 class Settling:
@@ -71,7 +82,15 @@ class Settling:
 
     def oldest(self, source: bytes) -> int | None:
         """The lowest sequence in hand of a source, named by how its acknowledgements begin."""
-        return min((sequence(reply) for reply in chain(self._held, self._moving) if source in reply), default=None)
+        leases = chain(self._held.items(), self._moving.items())
+        return min((sequence(reply) for reply, until in leases if source in reply and until != _ORPHAN), default=None)
+
+    def orphan(self, source: bytes, since: datetime) -> None:
+        """The stream of this source is another `since` then: what is in hand of the old one is gone with it."""
+        for leases in (self._held, self._moving):
+            gone = [reply for reply in leases if source in reply and stored(reply) < since]
+            leases.update((reply, _ORPHAN) for reply in gone)
+        self._recent.clear()
 
     def take(self, reply: bytes, since: float) -> None:
         """It has arrived, and became ours then, or later."""
@@ -91,7 +110,7 @@ class Settling:
             self._moves.append((delivery, how))
         else:
             self.retrying.discard(reply)
-            if ours:
+            if ours and until != _ORPHAN:
                 if isinstance(how, Done):
                     self._acks.append(_ACK % reply)
                 else:
@@ -164,7 +183,8 @@ class Settling:
             for task in self._tasks:
                 task.cancel()
         now = self._loop.time()
-        self._out += [_NAK % reply for reply, until in chain(self._held.items(), self._moving.items()) if until > now]
+        leases = chain(self._held.items(), self._moving.items())
+        self._out += [_NAK % reply for reply, until in leases if now < until < _ORPHAN]
         self._held.clear()
         self._moving.clear()
         self.retrying.clear()
@@ -184,7 +204,7 @@ class Settling:
                 continue
             if answer is None:
                 self.retrying.discard(reply)
-                if until > self._loop.time():
+                if self._loop.time() < until < _ORPHAN:
                     self._acks.append(_ACK % reply)
             else:
                 self._held[reply] = until

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from eventkit.adapter import Group
 from eventkit.errors import NotProvisioned
-from eventkit_nats.exchange import Exchange
+from eventkit_nats.exchange import Exchange, judged
 from eventkit_nats.link import Link
 from eventkit_nats.pull import LONG, SHORT, Pull
 from eventkit_nats.topology import Topology
@@ -52,8 +52,10 @@ class Sources:
         arrive: Arrive,
         ask_small: Callable[[], None],
         oldest: Callable[[Pull], int | None],
+        replaced: Callable[[Pull], None],
     ) -> None:
-        """`oldest`: the lowest sequence of a source that is in hand, unsettled."""
+        """`oldest`: the lowest sequence of a source that is in hand, unsettled. `replaced`: told of a source whose
+        stream is another now."""
         self.pulls: list[Pull] = []
         self._link = link
         self._exchange = exchange
@@ -63,6 +65,7 @@ class Sources:
         self._arrive = arrive
         self._ask_small = ask_small
         self._oldest = oldest
+        self._replaced = replaced
         self._began = datetime.now(UTC)
         self._wait = LONG
         """Seconds that a request stands: no longer than a lease, since one whose process stands still goes on to take
@@ -71,6 +74,8 @@ class Sources:
         self._first = 0
         self._soon: asyncio.TimerHandle | None = None
         self._reviving: dict[Pull, asyncio.Task[None]] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._been_down = False
         self._ended = False
 
     async def find(self) -> float:
@@ -80,7 +85,9 @@ class Sources:
             place = await self._topology.place(address)
             durable = self._topology.durable(self._group.name, address)
             leases.append((await self._topology.consumer(place, durable))["config"]["ack_wait"] / 1e9)
-            self.pulls.append(Pull(self._link, self._exchange.prefix, place, durable, address))
+            pull = Pull(self._link, self._exchange.prefix, place, durable, address)
+            pull.created = await self._topology.created(place)
+            self.pulls.append(pull)
         lease = min(leases)
         self._wait = min(LONG, max(lease, SHORT))
         return lease
@@ -94,7 +101,12 @@ class Sources:
             if not pull.open and pull not in self._reviving:
                 pull.listen(functools.partial(self._arrive, pull), self._loop.time())
 
+        if self._been_down:
+            self._been_down = False
+            self._looking = self._loop.create_task(self._look_again())
+
     def down(self) -> None:
+        self._been_down = True
         for pull in self.pulls:
             pull.lost()
 
@@ -105,6 +117,8 @@ class Sources:
             self._soon.cancel()
         for task in self._reviving.values():
             task.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
         waiting = [pull for pull in self.pulls if pull.requested]
         sids = [sid for pull in self.pulls if (sid := pull.leave()) is not None]
         left = deadline - self._loop.time()
@@ -196,6 +210,7 @@ class Sources:
             while True:
                 try:
                     await self._topology.consumer(pull.place, pull.durable, _TROUBLE)
+                    self._see(pull, await self._topology.created(pull.place, _TROUBLE))
                     break
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
                     if pull.error is None:
@@ -204,7 +219,7 @@ class Sources:
                         )
                     pull.error = error
                     if isinstance(error, NotProvisioned) and await self._restored(pull):
-                        break
+                        continue
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, most)
         finally:
@@ -214,20 +229,35 @@ class Sources:
             self.up()
             self._ask_small()
 
+    async def _look_again(self) -> None:
+        """The link was down: a server may have lost its data meanwhile, and others have made the streams again."""
+        pulls = list(self.pulls)
+        answers = await self._exchange.ask([self._exchange.question(f"STREAM.INFO.{p.place.stream}") for p in pulls])
+        for pull, answer in zip(pulls, answers, strict=True):
+            with suppress(Exception):  # it is gone, or not to be asked: reading it will show
+                self._see(pull, judged(answer)["created"])
+
+    def _see(self, pull: Pull, created: str) -> None:
+        if created != pull.created:
+            pull.created, pull.newest, pull.floor = created, 0, None
+            self._replaced(pull)
+
     async def _restored(self, pull: Pull) -> bool:
         """Was it deleted, and is it there again, from where we were?"""
         goes_on = self._oldest(pull) or (pull.newest and pull.newest + 1)
+        if pull.floor is not None:  # others may have more in hand, or have died with it
+            goes_on = min(goes_on or pull.floor + 1, pull.floor + 1)
         try:
             async with asyncio.timeout(_RESTORE):
-                made = await self._topology.restore(self._group, pull.address, goes_on, self._began)
+                made = await self._topology.restore(self._group, pull.address, pull.created, goes_on, self._began)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
             pull.error = error
             return False
         if made:
             pull.newest = 0
             log.error(
-                "NATS: what group %s reads %s by was deleted, and is made again. It goes on where this process was; "
-                "what other replicas had in hand may come again, or be lost with them.",
+                "NATS: what group %s reads %s by was deleted, and is made again. It goes on where the group was: what "
+                "was in hand, and what was settled in the last seconds, comes again.",
                 self._group.name,
                 pull.address,
             )

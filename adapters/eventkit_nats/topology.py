@@ -13,6 +13,7 @@ from nats.js.errors import APIError, NotFoundError
 from eventkit.adapter import Address, Group, Provision
 from eventkit.errors import NotProvisioned, SettingsError
 from eventkit.names import Naming
+from eventkit_nats.beginnings import Beginnings, say
 from eventkit_nats.exchange import Exchange
 from eventkit_nats.settings import NatsSettings
 
@@ -42,6 +43,7 @@ class Topology:
         self._naming = naming
         self._settings = settings
         self._exchange = exchange
+        self._beginnings = Beginnings(exchange)
         self._owned: dict[Address, float] = {}
         self._created: dict[str, Group] = {}
 
@@ -108,6 +110,11 @@ class Topology:
         except NotFoundError as error:
             raise NotProvisioned(f"there is no consumer {durable!r} on the stream {place.stream!r}") from error
 
+    async def created(self, place: Place, timeout: float | None = None) -> str:
+        """When the stream was made, as the server says it."""
+        made: str = (await self._exchange.api(f"STREAM.INFO.{place.stream}", timeout=timeout))["created"]
+        return made
+
     # Provisioning
 
     async def provision(self, wanted: Collection[Address | Group], how: Provision) -> None:
@@ -144,7 +151,12 @@ class Topology:
             return []
         if how is Provision.CREATE:
             await asyncio.gather(*(self._make_stream(address) for address in (*sources, group.retry, group.dead)))
-            await asyncio.gather(*(self._make_durable(group, address) for address in (*sources, group.retry)))
+            dead = self._stream_name(group.dead)
+            noted = await self._beginnings.noted(dead)
+            await self._make_durable(group, group.retry)
+            begun = set(await asyncio.gather(*(self._make_durable(group, source, noted=noted) for source in sources)))
+            if not begun <= noted:
+                await self._beginnings.note(dead, begun)
             self._created[group.name] = group
             return []
         missing: list[str] = []
@@ -164,16 +176,16 @@ class Topology:
         self._owned.pop(Address("inbox", group), None)
         self._created.pop(group, None)
 
-    async def restore(self, group: Group, address: Address, sequence: int, since: datetime) -> bool:
+    async def restore(self, group: Group, address: Address, created: str, sequence: int, since: datetime) -> bool:
         """Make again what was deleted under a running group, if we may: False, if we had not made it. It goes on with
-        `sequence`, 0 where nothing has come yet: then with what was stored `since`."""
+        `sequence`, 0 where nothing has come yet: then with what was stored `since`. Where the stream is not the one
+        that was `created` then, all that is in it is new."""
         if group.name not in self._created:
             return False
         await self._make_stream(address)
         place = await self.place(address)
-        state = (await self._exchange.api(f"STREAM.INFO.{place.stream}"))["state"]
         start: dict[str, Any] = {"deliver_policy": "by_start_time", "opt_start_time": since.isoformat()}
-        if sequence > state["last_seq"] + 1:  # it is another stream, and all that is in it is new
+        if await self.created(place) != created:
             start = {"deliver_policy": "all"}
         elif sequence:
             start = {"deliver_policy": "by_start_sequence", "opt_start_seq": sequence}
@@ -270,11 +282,15 @@ class Topology:
                     raise _too_few(name, wanted, error) from error
                 raise
 
-    async def _make_durable(self, group: Group, address: Address, start: Mapping[str, Any] | None = None) -> None:
+    async def _make_durable(
+        self, group: Group, address: Address, start: Mapping[str, Any] | None = None, noted: Collection[str] = ()
+    ) -> str:
+        """Returns by which name it is noted that the group has begun there. `noted`: where it had begun before."""
         place, durable = await self.place(address), self.durable(group.name, address)
+        note = f"{place.stream}.{durable}"
         lease = _ns(self._settings.lease)
         # a work queue is read from its beginning: nothing in it was settled
-        everything = address.kind in ("inbox", "retry") or group.start == "earliest"
+        everything = address.kind in ("inbox", "retry") or group.start == "earliest" or note in noted
         config: dict[str, Any] = {
             "durable_name": durable,
             "deliver_policy": "all" if everything else "new",
@@ -299,7 +315,9 @@ class Topology:
                     raise
                 found = (await self.consumer(place, durable))["config"]
             else:
-                return
+                if note in noted and address.kind == "topic":
+                    say(group.name, place.stream)
+                return note
         if found.get("deliver_subject") or found["ack_policy"] != "explicit":
             raise SettingsError(
                 f"consumer {durable!r} on stream {place.stream!r} is not ours: it pushes or needs no acknowledgement; "
@@ -313,6 +331,7 @@ class Topology:
             changed["ack_wait"] = lease
         if changed:
             await self._create_durable(place, {**found, **changed}, "update")
+        return note
 
     async def _create_durable(self, place: Place, config: dict[str, Any], action: str) -> None:
         await self._exchange.api(

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from redis.exceptions import RedisError, ResponseError
 
@@ -275,13 +275,28 @@ class StreamConsumer:
         about = (self._group, self._consumer, FREE, share)
         wire = [script(lua.TAKE_FREE, (source.key,), *about) for source in sources]
         batch: list[Delivery] = []
-        for source, (ids, entries) in zip(sources, await self._link.ask(*wire), strict=True):
+        replies, refused = await self._each(wire)
+        for source, reply in zip(sources, replies, strict=True):
+            if reply is None:
+                continue
+            ids, entries = reply
             batch += self._fetch.again(source, entries)
             found = {entry for entry, _, _ in entries}
             self._say_gone(source, [entry for entry in ids if entry not in found])
             if len(ids) < share:
                 self._free.remove(source)
         await self._hand_over(batch)
+        if refused is not None:
+            raise refused
+
+    async def _each(self, wire: Sequence[bytes]) -> tuple[list[Any], Exception | None]:
+        """The replies, None where there is none, and why not. What some brought is ours, though others are refused."""
+        call = self._link.call(wire, len(wire), 10.0)
+        await call.future
+        replies = [None if isinstance(reply, Exception) else reply for reply in call.replies]
+        replies += [None] * (len(wire) - len(replies))
+        errors = (reply for reply in call.replies if isinstance(reply, Exception))
+        return replies, call.error or next(errors, None)
 
     def _say_gone(self, source: Source, gone: Sequence[bytes]) -> None:
         if gone:
@@ -302,12 +317,17 @@ class StreamConsumer:
             if not wire:
                 break
             batch: list[Delivery] = []
-            for source, (cursor, entries, gone) in zip(sources, await self._link.ask(*wire), strict=True):
-                source.cursor = cursor
+            replies, refused = await self._each(wire)
+            for source, reply in zip(sources, replies, strict=True):
+                if reply is None:
+                    continue
+                source.cursor, entries, gone = reply
                 batch += self._fetch.again(source, entries)
                 self._say_gone(source, gone)
             taken += len(batch)
             await self._hand_over(batch)
+            if refused is not None:
+                raise refused
             if all(source.cursor == b"0-0" for source in sources):
                 break
         return taken
@@ -339,7 +359,6 @@ class StreamConsumer:
 
     async def _recreate(self, error: Exception) -> None:
         """The streams or the group were deleted, or Redis lost its data: go on from the beginning of what is there."""
-        self.recreated += 1
         try:
             made = await self._link.ask(
                 *(script(lua.CREATE, (source.key,), self._group, "0") for source in self._sources)
@@ -349,6 +368,10 @@ class StreamConsumer:
             await asyncio.sleep(_LONGEST_PAUSE if isinstance(failure, ResponseError) else 0.1)
             return
         gone = [source.key for source, new in zip(self._sources, made, strict=True) if new]
+        if not gone:
+            log.info("group %s is there again, or was there all the time: %s", self._group, error)
+            return
+        self.recreated += 1
         log.error(
             "group %s was gone from %s (%s): made again, from the beginning of what Redis still holds. "
             "Messages may have been lost, and others come again.",

@@ -69,13 +69,15 @@ class Fetch:
         for name, entries in pairs:
             source = self._by_key[name]
             address, held = source.address, source.held
+            if len(entries) == read.most:
+                hot.append(source)
+            largest = max(largest, len(entries[0][1][-1]), len(entries[-1][1][-1]))
+            if source.comes_again(entries[0][0], entries[-1][0]):
+                entries = [one for one in entries if not source.ours(one[0])]  # noqa: PLW2901 what is here already
             for entry, fields in entries:
                 token: Token = (source, entry)
                 held[entry] = token
                 batch.append(Delivery(message(address, fields), entry.decode(), 1, token))
-            if len(entries) == read.most:
-                hot.append(source)
-            largest = max(largest, len(entries[0][1][-1]), len(entries[-1][1][-1]))
         if read.all:
             self._hot = hot
         if batch:
@@ -89,6 +91,7 @@ class Fetch:
         for entry, fields, deliveries in entries:
             if source.ours(entry):
                 continue
+            source.comes_again(entry, entry)
             token: Token = (source, entry)
             source.held[entry] = token
             message = codec.message(source.address, fields)

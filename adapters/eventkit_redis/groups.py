@@ -48,7 +48,7 @@ async def disband(link: Link, keys: Keys, name: str) -> None:
             *(command("HDEL", keys.gaps(topic), f"{group}:from", f"{group}:to") for topic in topics),
         )
     taken = [keys.taken(stream) for stream in own[:2]]
-    rest = (own[0], own[1], *taken, keys.due(name), keys.waiting(name), keys.readers(name))
+    rest = (own[0], own[1], *taken, keys.due(name), keys.waiting(name), keys.readers(name), keys.begun(name))
     await link.ask(*(command("UNLINK", key) for key in rest))
     await link.ask(command("UNLINK", own[2]))
 

@@ -43,6 +43,10 @@ class Keys:
         """Sorted set: the consumers that read the group, by the time in ms at which they are forgotten."""
         return f"{{{self._naming.group(group)}}}.readers"
 
+    def begun(self, group: str) -> str:
+        """Hash: the topics that the group has begun to read."""
+        return f"{{{self._naming.group(group)}}}.begun"
+
     def gaps(self, topic: str) -> str:
         """Hash: by group, what was trimmed before the group had read it."""
         return f"{{{topic}}}.gaps"

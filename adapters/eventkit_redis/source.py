@@ -14,7 +14,10 @@ Token: TypeAlias = "tuple[Source, bytes]"  # noqa: S105 - no secret
 class Source:
     """A stream of one group."""
 
-    __slots__ = ("acking", "address", "cursor", "deletes", "done", "held", "key", "moving", "name", "released", "taken")
+    __slots__ = (
+        *("acking", "address", "cursor", "deletes", "done", "held", "key", "moving", "name", "newest"),
+        *("released", "taken"),
+    )
 
     def __init__(self, address: Address, keys: Keys) -> None:
         self.address = address
@@ -26,6 +29,8 @@ class Source:
         """Where it is kept what was taken over; of a stream that deletes nothing its entries tell."""
         self.cursor: bytes = b"0-0"
         """Where the search for what others left behind goes on."""
+        self.newest = (0, 0)
+        """The highest entry that has come."""
         self.held: dict[bytes, Token] = {}
         """Delivered, not settled."""
         self.moving: dict[bytes, Token] = {}
@@ -42,4 +47,16 @@ class Source:
 
     def ours(self, entry: bytes) -> bool:
         """Is it here already? Then it is not to be delivered again."""
-        return entry in self.held or entry in self.moving or entry in self.acking or entry in self.done
+        found = entry in self.held or entry in self.moving or entry in self.acking or entry in self.done
+        return found or entry in self.released
+
+    def comes_again(self, first: bytes, last: bytes) -> bool:
+        """May a part of what was read, from `first` to `last`, have come before? A group that was made again, or whose
+        Redis failed over to a replica that was behind, is read once more from an earlier entry."""
+        before, self.newest = self.newest, max(self.newest, _parts(last))
+        return _parts(first) <= before
+
+
+def _parts(entry: bytes) -> tuple[int, int]:
+    milliseconds, _, number = entry.partition(b"-")
+    return int(milliseconds), int(number)

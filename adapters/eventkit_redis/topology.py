@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,9 @@ from eventkit.adapter import Address, Group, Provision
 from eventkit.errors import NotProvisioned
 from eventkit_redis import scripts as lua
 from eventkit_redis.keys import Keys
-from eventkit_redis.link import Link, script
+from eventkit_redis.link import Link, command, script
+
+log = logging.getLogger("eventkit.redis")
 
 
 class _Need(NamedTuple):
@@ -19,6 +22,8 @@ class _Need(NamedTuple):
     key: str
     group: str
     """The consumer group on it; empty: none is needed."""
+    begun: str
+    """The hash that says whether the group has begun with it before; empty: `start` holds in any case."""
     start: str
     """Where a new group begins: `$`, the end, or `0`, the beginning."""
     create: bool
@@ -46,9 +51,9 @@ def _needs(keys: Keys, wanted: Collection[Address | Group]) -> Iterator[_Need]:
         if isinstance(want, Group):
             yield from _needs_of(keys, want)
         elif want.kind == "retry":
-            yield _Need(str(want), keys.stream(want), keys.group(want.name), "0", True)
+            yield _Need(str(want), keys.stream(want), keys.group(want.name), "", "0", True)
         elif want.kind != "reply":
-            yield _Need(str(want), keys.stream(want), "", "", want.kind != "inbox")
+            yield _Need(str(want), keys.stream(want), "", "", "", want.kind != "inbox")
 
 
 def _needs_of(keys: Keys, group: Group) -> Iterator[_Need]:
@@ -58,22 +63,37 @@ def _needs_of(keys: Keys, group: Group) -> Iterator[_Need]:
     start = "0" if group.start == "earliest" else "$"
     for source in group.sources:
         # An inbox and a retry stream have one reader for ever: nothing in them may be skipped.
-        begin = start if source.kind == "topic" else "0"
-        yield _Need(f"group {group.name!r} on {source}", keys.stream(source), name, begin, True)
-    yield _Need(f"group {group.name!r} on {group.retry}", keys.stream(group.retry), name, "0", True)
-    yield _Need(str(group.dead), keys.stream(group.dead), "", "", True)
+        topic = source.kind == "topic"
+        begun = keys.begun(group.name) if topic else ""
+        begin = start if topic else "0"
+        yield _Need(f"group {group.name!r} on {source}", keys.stream(source), name, begun, begin, True)
+    yield _Need(f"group {group.name!r} on {group.retry}", keys.stream(group.retry), name, "", "0", True)
+    yield _Need(str(group.dead), keys.stream(group.dead), "", "", "", True)
 
 
 async def _create(link: Link, needs: Sequence[_Need]) -> None:
     if not needs:
         return
+    known = [need for need in needs if need.begun]
+    found = await link.ask(*(command("HEXISTS", need.begun, need.key) for need in known)) if known else []
+    noted = {(need.group, need.key) for need, there in zip(known, found, strict=True) if there}
+    starts = ["0" if (need.group, need.key) in noted else need.start for need in needs]
+    wire = [script(lua.CREATE, (need.key,), need.group, start) for need, start in zip(needs, starts, strict=True)]
+    new = [need for need in known if (need.group, need.key) not in noted]
     try:
-        await link.ask(*(script(lua.CREATE, (need.key,), need.group, need.start) for need in needs))
+        made = await link.ask(*wire, *(command("HSET", need.begun, need.key, 1) for need in new))
     except ResponseError as error:
         if "WRONGTYPE" not in str(error):
             raise
         names = ", ".join(need.key for need in needs)
         raise NotProvisioned(f"one of the keys {names} exists on this Redis and is no stream: {error}") from error
+    for need, anew in zip(needs, made, strict=False):
+        if anew and (need.group, need.key) in noted:
+            log.error(
+                "group %s had begun to read %s and was gone from it (destroyed, or the stream was deleted): it reads "
+                "all that is kept there. What it had handled comes again.",
+                *(need.group, need.key),
+            )
 
 
 async def _check(link: Link, needs: Sequence[_Need]) -> None:

@@ -110,8 +110,8 @@ PORTS = (
     Mutant(
         "redis: leave what waits for its time when a group is removed",
         f"{_REDIS}/groups.py",
-        "*taken, keys.due(name), keys.waiting(name), keys.readers(name))\n",
-        "*taken, keys.readers(name))\n",
+        "*taken, keys.due(name), keys.waiting(name), keys.readers(name), keys.begun(name))\n",
+        "*taken, keys.readers(name), keys.begun(name))\n",
         "L13",
         "redis",
     ),
@@ -159,8 +159,8 @@ PORTS = (
     Mutant(
         "nats: the earliest is now",
         f"{_NATS}/topology.py",
-        '        everything = address.kind in ("inbox", "retry") or group.start == "earliest"\n',
-        '        everything = address.kind in ("inbox", "retry")\n',
+        '        everything = address.kind in ("inbox", "retry") or group.start == "earliest" or note in noted\n',
+        '        everything = address.kind in ("inbox", "retry") or note in noted\n',
         "C1",
         "nats",
     ),

@@ -1,4 +1,4 @@
-"""D4, D11, D12, L10: processes that die, take long, or stand still."""
+"""D4, D11, D12, L10, L16: processes that die, take long, or stand still."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
+from eventkit.adapter import Address, Backlog, Group
 from eventkit.contract.checks import (
     Backend,
     Faults,
@@ -20,6 +21,7 @@ from eventkit.contract.checks import (
 )
 from eventkit.contract.letters import dead_letters
 from eventkit.contract.processes import Replica, replica
+from eventkit.contract.receiving import started
 from eventkit.contract.work import Job, Task, worker
 
 _LONG = 24.0
@@ -151,6 +153,46 @@ async def _gone(
             assert held, "the other one got all"
             yield held, elsewhere
         go_on.set()
+
+
+@check(
+    "L16", "what a process held that was killed is counted all the time: in flight as long as it may live, then ready"
+)
+async def counted(backend: Backend) -> None:
+    faults = await breakable(backend)
+    namespace = fresh_namespace()
+    group = Group("worker", (Address("topic", "tasks"), Address("inbox", "worker")))
+    held = 5
+    told: list[str] = []
+    go_on = asyncio.Event()
+    go_on.set()
+    within = faults.lease * 2 + 15.0
+    async with bus(faults, namespace) as sender, started(faults, namespace) as aside:
+        seen: list[Backlog] = []
+
+        async def look() -> Backlog:
+            seen.append(await aside.measure(group))
+            return seen[-1]
+
+        async with replica(faults, namespace) as first:
+            await sender.publish_many([Task(number=n, key=f"k{n}", waits=True) for n in range(held - 2)])
+            await asyncio.gather(*(sender.send(Job(number=n, waits=True)) for n in (held - 2, held - 1)))
+            await eventually(lambda: len(first.numbers("began")) == held, "it has all in hand")
+            await look()
+            await first.kill()
+        ends = asyncio.get_running_loop().time() + within
+        while (last := await look()).consumers or last.ready != held or last.in_flight:
+            assert asyncio.get_running_loop().time() < ends, f"what nobody reads is not all ready: {last}"
+            await asyncio.sleep(0.1)
+        for backlog in seen:
+            if backlog.ready is not None and backlog.in_flight is not None:
+                assert backlog.ready + backlog.in_flight >= held, f"some of what it held was not counted: {backlog}"
+        async with bus(faults, namespace) as second, second.run(worker(told.append, go_on)):
+            await eventually(lambda: Counter(told).keys() >= {f"ended {n}" for n in range(held)}, "all end", within)
+            ends = asyncio.get_running_loop().time() + within
+            while (last := await look()).ready or last.in_flight:
+                assert asyncio.get_running_loop().time() < ends, f"what was handled is still counted: {last}"
+                await asyncio.sleep(0.1)
 
 
 @check("L10", "a replica that stood still while its messages went to another settles nothing when it goes on")

@@ -795,10 +795,12 @@ def test_what_one_stream_refuses_keeps_nothing_of_another(url: str, monkeypatch:
             patch.setattr(StreamConsumer, "start", lambda _: None)
             inbox = await consuming(adapter, both)
         await b.raw.xgroup_destroy(b.key("bills"), b.key("shipping"))
-        with pytest.raises(ResponseError, match="NOGROUP"):
-            await inbox.consumer._take_over(10)
-        assert inbox.bodies() == [b"1"]
-        inbox.consumer.start()
+        try:
+            with pytest.raises(ResponseError, match="NOGROUP"):
+                await inbox.consumer._take_over(10)
+            assert inbox.bodies() == [b"1"]
+        finally:
+            inbox.consumer.start()
 
     on(url, check)
 

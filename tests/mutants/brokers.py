@@ -126,6 +126,14 @@ BROKERS = (
         "tests/adapters/test_redis.py::test_what_one_stream_refuses_keeps_nothing_of_another",
         "redis",
     ),
+    Mutant(
+        "redis: do not count what the dead held",
+        f"{_REDIS}/browse.py",
+        "        ready, in_flight = ready + in_flight if ready >= 0 else ready, 0\n",
+        "        in_flight = 0\n",
+        "L16",
+        "redis",
+    ),
     # NATS
     Mutant(
         "nats: what has the id of another type is a repeat",
@@ -165,6 +173,14 @@ BROKERS = (
         " or note in noted\n",
         "\n",
         "tests/adapters/test_nats.py::test_a_group_whose_consumer_is_deleted_while_nobody_reads_loses_nothing",
+        "nats",
+    ),
+    Mutant(
+        "nats: do not count what the dead held",
+        f"{_NATS}/browse.py",
+        '            ready, in_flight, after = ready + in_flight, 0, info["ack_floor"]["stream_seq"]\n',
+        '            in_flight, after = 0, info["ack_floor"]["stream_seq"]\n',
+        "L16",
         "nats",
     ),
     Mutant(

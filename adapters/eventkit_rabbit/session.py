@@ -7,6 +7,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import cast
 
+from aiormq import exceptions as amqp
 from aiormq.abc import AbstractChannel
 
 from eventkit.adapter import Address, Delivery, Group
@@ -65,7 +66,10 @@ class Session:
     def deleted(self) -> bool:
         """Has it ended since its queue was deleted, as far as one can tell?"""
         over = self.over  # cancelled together with whoever waited for it, at a stop
-        return over.done() and not over.cancelled() and isinstance(over.result(), NotProvisioned)
+        if not over.done() or over.cancelled():
+            return False
+        # the second: that it was to be consumed or asked for before the broker could tell of its end
+        return isinstance(over.result(), NotProvisioned | amqp.ChannelNotFoundEntity)
 
     def flush(self) -> None:
         """Write what is settled."""

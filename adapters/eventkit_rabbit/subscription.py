@@ -13,9 +13,11 @@ from eventkit_rabbit.wire import uncut, unused
 MOST: Final = 1000
 """Messages that the broker delivers before any is acknowledged."""
 _FULL = 1.0
-"""Seconds to wait until as many have come as may."""
-_AGAIN = 2.0
-"""Seconds until that is tried again."""
+"""Seconds to wait until as many have come as may, at most."""
+_COME, _ANSWERS = 0.2, 5
+"""Seconds, and how many times as long as the broker took to answer, within which what waits there has come."""
+_AGAIN = 1.0
+"""Seconds until a change is tried again."""
 
 
 class Subscription:
@@ -23,7 +25,9 @@ class Subscription:
 
     It may end only while nothing is on its way to it: that would go back to the queue, counted as if its reader had
     died, and come again behind what was sent meanwhile. So acknowledgements are kept back until as many have come as
-    may: then the broker sends nothing more, and all that it sent is here.
+    may: then the broker sends nothing more, and all that it sent is here. What is handled meanwhile would run again if
+    the process died; so that is done only where enough waits in the queue to come at once, and else the number does not
+    matter.
     """
 
     def __init__(self, session: Session, queue: str, arguments: Mapping[str, Any]) -> None:
@@ -38,6 +42,7 @@ class Subscription:
         self._mark = 0
         """The last tag of what came before it began."""
         self._full: asyncio.Future[None] | None = None
+        self._hurried = False
         self._not_before = 0.0
 
     @property
@@ -76,23 +81,35 @@ class Subscription:
         )
 
     async def change(self, prefetch: int) -> None:
-        """Begin anew with that many; not, if what may come does not come: then the number does not matter now."""
-        async with self.still() as still:
-            if still:
-                await self.end()
-                await self.begin(prefetch)
-            else:
-                self._not_before = asyncio.get_running_loop().time() + _AGAIN
+        """Begin anew with that many, unless the number does not matter now."""
+        loop = asyncio.get_running_loop()
+        self._hurried = False
+        asked = loop.time()
+        if await self._fills():
+            async with self.still(min(_COME + _ANSWERS * (loop.time() - asked), _FULL)) as still:
+                if still:
+                    await self.end()
+                    await self.begin(prefetch)
+                    return
+        self._not_before = loop.time() + _AGAIN
+
+    async def _fills(self) -> bool:
+        """Will as many come as may, as soon as nothing is acknowledged any more?"""
+        missing = self.prefetch - self.session.tags.unwritten(self._mark)
+        if missing <= 0:
+            return True
+        found = await uncut(self.session.channel.queue_declare(self._queue, passive=True))
+        return not self._hurried and (found.message_count or 0) >= missing
 
     @asynccontextmanager
-    async def still(self) -> AsyncIterator[bool]:
+    async def still(self, seconds: float = _FULL) -> AsyncIterator[bool]:
         """Keep acknowledgements back, until as many have come as may: is it sure that nothing is on its way now?"""
         self.keeping = True
         try:
             full = self._full = asyncio.get_running_loop().create_future()
             self.arrived()
             ends: list[asyncio.Future[Any]] = [full, self.session.over]
-            await asyncio.wait(ends, timeout=_FULL, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             yield full.done() and self.keeping
         finally:
             self._full = None
@@ -100,6 +117,7 @@ class Subscription:
 
     def give_up(self) -> None:
         """Do not wait for that now: acknowledgements are to go out."""
+        self._hurried = True
         if self._full is not None and not self._full.done():
             self.keeping = False
             self._full.cancel()

@@ -983,6 +983,40 @@ def test_what_was_in_hand_when_its_queue_was_deleted_still_becomes_a_retry_or_a_
     run(work())
 
 
+def test_what_was_in_hand_when_its_queue_was_deleted_during_a_pause_is_still_moved(url: str) -> None:
+    """Nobody is told then that the queue is gone: the broker says so when it is to be consumed again."""
+
+    class Told(Inbox):
+        dropped = 0
+
+        async def revoked(self, belongs: object, needed: object) -> None:
+            self.dropped += 1
+
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = Told(lambda delivery: None)
+            await w.consume(adapter, inbox)
+            await adapter.publish([message(TOPIC, number) for number in range(2)])
+            await until(lambda: len(inbox.got) == 2)
+            inbox.consumer.pause()
+            await until(lambda: not inbox.consumer._subscription.on)  # type: ignore[attr-defined]
+            connection = await aiormq.connect(url)
+            channel = await connection.channel()
+            await channel.queue_delete(f"{w.namespace}.shipping")
+            await connection.close()
+            inbox.consumer.resume()
+            await until(lambda: inbox.consumer.error is not None)
+            await until(lambda: inbox.consumer.error is None)
+            inbox.settle(inbox.got[0], Move(message(GROUP.dead, "dead")))
+            inbox.settle(inbox.got[1], Move(message(GROUP.retry, "now")))
+            await until(lambda: inbox.ids[2:] == ["now"])
+            assert [d.message.headers[h.ID] async for d in adapter.browse(GROUP.dead)] == ["dead"]
+            assert inbox.dropped == 0, "what nobody brings again"
+
+    run(work())
+
+
 def test_a_cut_connection_comes_back(url: str, caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
         async with world(url) as w:

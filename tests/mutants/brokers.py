@@ -251,10 +251,20 @@ BROKERS = (
     Mutant(
         "rabbit: change the prefetch while deliveries are on their way",
         f"{_RABBIT}/subscription.py",
-        "            await asyncio.wait(ends, timeout=_FULL, return_when=asyncio.FIRST_COMPLETED)\n"
+        "            await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)\n"
         "            yield full.done() and self.keeping\n",
         "            yield bool(ends)\n",
         "tests/adapters/test_rabbit_hold.py::test_a_change_under_load_repeats_and_reorders_nothing[1]",
+        "rabbit",
+    ),
+    Mutant(
+        "rabbit: keep acknowledgements back for what does not come",
+        f"{_RABBIT}/subscription.py",
+        "        if await self._fills():\n"
+        "            async with self.still(min(_COME + _ANSWERS * (loop.time() - asked), _FULL)) as still:\n",
+        "        if asked:\n            async with self.still() as still:\n",
+        "tests/adapters/test_rabbit_hold.py::"
+        "test_what_is_done_is_acknowledged_at_once_though_another_number_is_to_be_held",
         "rabbit",
     ),
     Mutant(
@@ -285,7 +295,7 @@ BROKERS = (
         "rabbit: acknowledge past what is in flight",
         f"{_RABBIT}/tags.py",
         "out.append(write.ack(channel, last, multiple=True))",
-        "out.append(write.ack(channel, self._top, multiple=True))",
+        "out.append(write.ack(channel, self.top, multiple=True))",
         "O5",
         "rabbit",
     ),

@@ -1,4 +1,8 @@
-"""The relay: publishes what stands in the outbox, in order, and forgets what is past its retention."""
+"""The relay: publishes what stands in the outbox, in order, and forgets what is past its retention.
+
+What the broker does not take now is put aside, and what has another key or destination goes past it: two tasks publish,
+one of them only what was put aside, so that nobody else waits for the answers to that.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,20 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 from sqlalchemy import Connection
 
+from eventkit import headers as h
 from eventkit.adapter import Address, Message
 from eventkit.once import Publish
 from eventkit.packed import unpack
 from eventkit.publishing import permanent
 from eventkit.sql import statements
+from eventkit.sql.aside import Aside, Lane, lane_of
 from eventkit.sql.statements import Lead, Waiting
 
 log = logging.getLogger("eventkit")
@@ -42,11 +49,24 @@ class Database(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Answered:
+    """What the broker has said, and the database does not know yet."""
+
+    sent: dict[int, Lane] = field(default_factory=dict)
+    never: list[tuple[int, str]] = field(default_factory=list)
+    """What it will never take, and why."""
+    over: list[Lane] = field(default_factory=list)
+    """Of those."""
+
+
 class Relay:
     """Publishes, from `async with` to its end. Of several relays of one outbox one publishes, the others stand by.
 
     A message is deleted when the broker has confirmed it: after a crash in between it goes out again, with the same
-    id. The next message of a key goes out when the one before it is confirmed.
+    id. The next message of a key goes out when the one before it is confirmed. One that the broker does not take now is
+    tried again every ten seconds, and those of other keys and destinations go past it: past 5,000 at most, with those
+    behind them. `error` and a warning say so.
     """
 
     def __init__(
@@ -77,10 +97,18 @@ class Relay:
         self._stopping = False
         self._ended = asyncio.Event()
         self._said_at = -_SAY_AGAIN
+        self._aside = Aside()
+        self._put_aside = asyncio.Event()
+        self._trouble: Exception | None = None
+        self._unsent: Exception | None = None
         self.leading = False
         """Is it this one that publishes?"""
-        self.error: Exception | None = None
-        """Why nothing is published now: the database, or the broker. None: all is well."""
+
+    @property
+    def error(self) -> Exception | None:
+        """Why not all is published now: the database, or what the broker says of one of those that it does not take.
+        None: all is well."""
+        return self._trouble or self._unsent
 
     def wake(self) -> None:
         """There is something to publish. From any thread."""
@@ -93,7 +121,7 @@ class Relay:
         self._ended.clear()
         self._running.append(self)
         self._stack.enter_context(self._meanwhile())
-        works = (self._leading(), self._publishing(), self._tidying())
+        works = (self._leading(), self._publishing(), self._publishing_again(), self._tidying())
         self._tasks = [self._loop.create_task(work, name="eventkit outbox") for work in works]
         return self
 
@@ -105,6 +133,7 @@ class Relay:
         self._stack.close()
         self._woken.set()
         self._ended.set()
+        self._put_aside.set()
         # not cancelled in the middle of a transaction, which some drivers end only when the loop is gone
         _, late = await asyncio.wait(self._tasks, timeout=_END)
         for task in late:
@@ -151,9 +180,10 @@ class Relay:
             try:
                 while self.leading and not self._stopping and await self._batch():
                     failed = 0
-                failed, self.error = 0, None
+                failed, self._trouble = 0, None
             except Exception as error:  # noqa: BLE001 whatever the clients of the database and the broker raise
-                self._failed(error)
+                self._trouble = error
+                self._say(error)
                 failed += 1
                 await self._pause(min(_FIRST_WAIT * 2 ** min(failed - 1, 10), _LONGEST_WAIT))
                 continue
@@ -164,29 +194,87 @@ class Relay:
                 pass
 
     async def _batch(self) -> bool:
-        """Publish the first that wait. False: there was nothing. Raises what stopped it."""
-        waiting = await self._database.run(lambda connection: statements.next_ones(connection, self._me, _BATCH))
+        """Publish the first that wait, past what was put aside. False: there was nothing."""
+        aside = self._aside
+        if aside.full:
+            return False
+        freed, closed = aside.freed, aside.closed(time.monotonic())
+        passed = set(aside.positions)
+        waiting = await self._database.run(
+            lambda connection: statements.next_ones(connection, self._me, _BATCH, passed, closed)
+        )
+        if aside.freed != freed:
+            return True  # what was behind it is not among these: they are to be read again
         if not waiting:
             return False
-        sent: list[int] = []
-        refused: list[tuple[int, str]] = []
-        trouble: Exception | None = None
-        left = self._read(waiting, refused)
-        while left and trouble is None:
-            turn, left = _first_of_each_key(left)
-            answers = await self._publish([message for _, message in turn])
-            for (position, message), answer in zip(turn, answers, strict=True):
-                if answer is None:
-                    sent.append(position)
-                elif permanent(answer):
-                    log.error("outbox: %s can never be published, and is put aside: %s", message.type, answer)
-                    refused.append((position, f"{type(answer).__name__}: {answer}"))
-                else:
-                    trouble = answer
-        await self._settle(sent, refused)
-        if trouble is not None:
-            raise trouble
+        answered = _Answered()
+        left = self._read(waiting, answered.never)
+        late: set[Lane] = set()
+        """Of which something is not sent in its turn: what follows is read again, after that."""
+        try:
+            while left:
+                turn, left = _first_of_each_key(self._without_those_behind(left, late))
+                if not turn:
+                    break
+                self._look(turn, await self._publish([message for _, message in turn]), answered)
+        except Exception:
+            await self._settle(answered)
+            raise
+        await self._settle(answered)
         return True
+
+    def _without_those_behind(
+        self, messages: Sequence[tuple[int, Message]], late: set[Lane]
+    ) -> list[tuple[int, Message]]:
+        free = []
+        for position, message in messages:
+            lane = lane_of(position, message)
+            if lane in self._aside:
+                late.add(lane)
+                self._aside.wait_behind(lane, position)
+            elif lane not in late:
+                free.append((position, message))
+        return free
+
+    async def _publishing_again(self) -> None:
+        """What was put aside."""
+        while not self._stopping:
+            self._put_aside.clear()
+            due = self._aside.next_due()
+            try:
+                async with asyncio.timeout(None if due is None else max(due - time.monotonic(), 0.0)):
+                    await self._put_aside.wait()
+            except TimeoutError:
+                pass
+            if not self.leading:
+                self._aside.clear()
+                self._unsent = None
+            elif not self._stopping:
+                await self._again()
+
+    async def _again(self) -> None:
+        aside = self._aside
+        due = aside.due(time.monotonic(), _BATCH)
+        if not due:
+            return
+        try:
+            waiting = await self._database.run(lambda connection: statements.these(connection, self._me, list(due)))
+            answered = _Answered()
+            turn = self._read(waiting, answered.never)
+            if turn:
+                self._look(turn, await self._publish([message for _, message in turn]), answered)
+            await self._settle(answered)
+            for position in due.keys() - {position for position, _ in turn}:
+                aside.free(due[position])  # it is gone, or refused
+        except Exception as error:  # noqa: BLE001 whatever the clients of the database and the broker raise
+            self._say(error)
+            now = time.monotonic()
+            for position, lane in due.items():
+                if lane in aside:
+                    aside.failed(lane, position, now)
+        if not aside.lanes:
+            self._unsent = None
+        self._woken.set()
 
     def _read(self, waiting: Sequence[Waiting], refused: list[tuple[int, str]]) -> list[tuple[int, Message]]:
         found = []
@@ -198,15 +286,39 @@ class Relay:
                 refused.append((position, str(error)))
         return found
 
-    async def _settle(self, sent: Sequence[int], refused: Sequence[tuple[int, str]]) -> None:
-        def settle(connection: Connection) -> None:
-            if sent:
-                statements.remove(connection, sent)
-            if refused:
-                statements.refuse(connection, refused)
+    def _look(
+        self, turn: Sequence[tuple[int, Message]], answers: Sequence[Exception | None], answered: _Answered
+    ) -> None:
+        """What is not taken now is put aside."""
+        for (position, message), answer in zip(turn, answers, strict=True):
+            lane = lane_of(position, message)
+            if answer is None:
+                answered.sent[position] = lane
+            elif permanent(answer):
+                log.error("outbox: %s can never be published, and is put aside: %s", message.type, answer)
+                answered.never.append((position, f"{type(answer).__name__}: {answer}"))
+                answered.over.append(lane)
+            else:
+                self._aside.failed(lane, position, time.monotonic())
+                self._unsent = answer
+                self._put_aside.set()
+                self._say_unsent(message, answer)
 
-        if sent or refused:
+    async def _settle(self, answered: _Answered) -> None:
+        """Those that are out are removed; what the broker will never take is left in the table, for people."""
+
+        def settle(connection: Connection) -> None:
+            if answered.sent:
+                statements.remove(connection, list(answered.sent))
+            if answered.never:
+                statements.refuse(connection, answered.never)
+
+        if answered.sent or answered.never:
             await self._database.run(settle)
+        for lane in answered.sent.values():
+            self._aside.succeeded(lane)
+        for lane in answered.over:
+            self._aside.free(lane)
 
     # the rest
 
@@ -229,11 +341,28 @@ class Relay:
                 await self._ended.wait()
 
     def _failed(self, error: Exception) -> None:
-        self.error = error
-        now = time.monotonic()
-        if now > self._said_at + _SAY_AGAIN:
-            self._said_at = now
+        self._trouble = error
+        self._say(error)
+
+    def _say(self, error: Exception) -> None:
+        if self._may_say():
             log.warning("outbox: not all is published yet, trying again: %s: %s", type(error).__name__, error)
+
+    def _say_unsent(self, message: Message, error: Exception) -> None:
+        if self._may_say():
+            log.warning(
+                "outbox: %d messages and %d behind them are not published yet, and others go past them; one of them, "
+                "trying again: %s for %s (%s): %s: %s",
+                *(self._aside.lanes, len(self._aside.positions) - self._aside.lanes),
+                *(message.type, message.address, message.headers.get(h.ID), type(error).__name__, error),
+            )
+
+    def _may_say(self) -> bool:
+        now = time.monotonic()
+        may = now > self._said_at + _SAY_AGAIN
+        if may:
+            self._said_at = now
+        return may
 
 
 def _first_of_each_key(

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, inspect, literal, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    bindparam,
+    delete,
+    func,
+    insert,
+    inspect,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from eventkit import headers as h
-from eventkit.adapter import Message
+from eventkit.adapter import Address, Message
 from eventkit.once import Busy, Handled, Mark
 from eventkit.packed import pack, unpack
 from eventkit.sql.tables import handled, metadata, outbox, relay
@@ -112,7 +125,7 @@ def rows(messages: Sequence[Message], mark: Mark | None = None) -> list[dict[str
         {
             "mark": None if mark is None else mark.key,
             "message_id": _for_people(message.headers.get(h.ID, "")),
-            "destination": _for_people(str(message.address)),
+            "destination": _destination(message.address),
             "type": _for_people(message.type),
             "message": pack(message),
             "added_at": added,
@@ -122,19 +135,33 @@ def rows(messages: Sequence[Message], mark: Mark | None = None) -> list[dict[str
     ]
 
 
-def next_ones(connection: Connection, owner: str, most: int) -> list[Waiting]:
-    """The first that wait; none, where another relay is the owner."""
-    found = connection.execute(
-        select(outbox.c.position, outbox.c.message)
-        .where(
-            outbox.c.refused.is_(None),
-            or_(outbox.c.held_until.is_(None), outbox.c.held_until < now()),
-            select(relay.c.name).where(relay.c.name == _LEADER, relay.c.owner == owner).exists(),
-        )
-        .order_by(outbox.c.position)
-        .limit(most)
-    )
-    return [Waiting(row.position, row.message) for row in found]
+def next_ones(
+    connection: Connection, owner: str, most: int, aside: Collection[int] = (), closed: Collection[Address] = ()
+) -> list[Waiting]:
+    """The first that wait, without those positions and destinations; none, where another relay is the owner."""
+    others = _waiting(owner)
+    if aside:  # written out: databases take so many parameters and no more
+        positions: BindParameter[Any] = bindparam("aside", sorted(aside), expanding=True, literal_execute=True)
+        others.append(outbox.c.position.not_in(positions))
+    if closed:
+        others.append(outbox.c.destination.not_in([_destination(address) for address in closed]))
+    wanted = select(outbox.c.position, outbox.c.message).where(*others).order_by(outbox.c.position).limit(most)
+    return [Waiting(row.position, row.message) for row in connection.execute(wanted)]
+
+
+def these(connection: Connection, owner: str, positions: Collection[int]) -> list[Waiting]:
+    """Those of them that still wait; none, where another relay is the owner."""
+    them = (*_waiting(owner), outbox.c.position.in_(positions))
+    wanted = select(outbox.c.position, outbox.c.message).where(*them).order_by(outbox.c.position)
+    return [Waiting(row.position, row.message) for row in connection.execute(wanted)]
+
+
+def _waiting(owner: str) -> list[ColumnElement[bool]]:
+    return [
+        outbox.c.refused.is_(None),
+        or_(outbox.c.held_until.is_(None), outbox.c.held_until < now()),
+        select(relay.c.name).where(relay.c.name == _LEADER, relay.c.owner == owner).exists(),
+    ]
 
 
 def remove(connection: Connection, positions: Sequence[int]) -> None:
@@ -243,6 +270,10 @@ def missing_tables(connection: Connection) -> list[str]:
 def _is_contended(error: DBAPIError) -> bool:
     """Another transaction is in the way: of SQLite's only writer, or at an isolation level that lets one of two win."""
     return getattr(error.orig, "sqlstate", None) in _CONTENDED or "database is locked" in str(error.orig)
+
+
+def _destination(address: Address) -> str:
+    return _for_people(str(address))
 
 
 def _for_people(text: str) -> str:

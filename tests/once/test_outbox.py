@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Annotated
 
@@ -25,7 +26,7 @@ from eventkit.errors import InvalidMessage
 from eventkit.memory import Store as Kept
 from eventkit.once import Busy, Handled, Mark
 from eventkit.prometheus import Metrics
-from eventkit.sql import BlockingSqlStore
+from eventkit.sql import BlockingSqlStore, statements
 from tests.once.databases import Database
 from tests.once.loops import in_loop
 from tests.once.test_sql_once import memory_bus, store_on
@@ -34,6 +35,11 @@ QUICK = {"poll": timedelta(milliseconds=50), "lease": timedelta(seconds=1)}
 
 
 class Moved(Event, topic="moves", key="robot"):
+    robot: str
+    step: int
+
+
+class Halted(Event, topic="halts", key="robot"):
     robot: str
     step: int
 
@@ -135,8 +141,8 @@ class Unreliable:
 async def test_a_key_keeps_its_order_while_the_broker_fails(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventkit.sql.relay._FIRST_WAIT", 0.001)
-    monkeypatch.setattr("eventkit.sql.relay._LONGEST_WAIT", 0.001)
+    monkeypatch.setattr("eventkit.sql.aside._FIRST_WAIT", 0.001)
+    monkeypatch.setattr("eventkit.sql.aside._LONGEST_WAIT", 0.001)
     broker = Unreliable(seed=7)
     async with store_on(database, **QUICK) as store, memory_bus() as bus:
         messages = [bus.encode(Moved(robot=f"r{n % 5}", step=n), id=f"{n:03}") for n in range(100)]
@@ -158,6 +164,78 @@ async def test_a_key_keeps_its_order_while_the_broker_fails(
     for robot in range(5):
         mine = [id_ for id_ in first if int(id_) % 5 == robot]
         assert mine == sorted(mine)
+
+
+class PartlyAway:
+    """A broker that does not take everything now, and says so only after a while."""
+
+    def __init__(self, takes: Callable[[Message], bool]) -> None:
+        self.takes = takes
+        self.has: list[Message] = []
+
+    @property
+    def steps(self) -> list[int]:
+        return [json.loads(message.body or b"")["step"] for message in self.has]
+
+    async def publish(self, messages: Sequence[Message]) -> Sequence[Exception | None]:
+        answers = [None if self.takes(message) else ConnectionError("not this one now") for message in messages]
+        self.has += [message for message, answer in zip(messages, answers, strict=True) if answer is None]
+        if any(answers):
+            await asyncio.sleep(0.5)
+        return answers
+
+
+@in_loop
+async def test_one_that_is_not_taken_now_keeps_no_other_key_waiting(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = PartlyAway(lambda message: message.key != "ill")
+    async with store_on(database, **QUICK) as store, memory_bus() as bus, store._relay(broker.publish) as relay:
+        for part in range(10):
+            async with AsyncSession(store._engine) as session, session.begin():
+                ill = [bus.encode(Moved(robot="ill", step=part * 2 + n)) for n in range(2)]
+                well = [bus.encode(Moved(robot=f"r{n % 2}", step=part * 20 + n)) for n in range(20)]
+                await store.put(session, *ill, *well)
+        await eventually(lambda: len(broker.has) == 200, "the others", 8)
+        await eventually(lambda: database.waiting() == 20, "and are removed")
+        assert isinstance(relay.error, ConnectionError), "it can be seen"
+        said = [record.getMessage() for record in caplog.records if "are not published yet" in record.getMessage()]
+        assert len(said) == 1
+        assert "Moved for topic:moves" in said[0]
+        for robot in range(2):
+            assert [step for step in broker.steps if step % 2 == robot] == [n for n in range(200) if n % 2 == robot]
+        broker.has.clear()
+        broker.takes = lambda _: True
+        await eventually(lambda: len(broker.has) == 20, "it is taken", 15)
+        assert broker.steps == list(range(20)), "in order"
+        await eventually(lambda: relay.error is None and database.waiting() == 0, "all is well")
+
+
+@in_loop
+async def test_a_topic_that_is_not_there_now_keeps_no_other_topic_waiting(database: Database) -> None:
+    broker = PartlyAway(lambda message: message.address.name != "moves")
+    async with store_on(database, **QUICK) as store, memory_bus() as bus:
+        async with AsyncSession(store._engine) as session, session.begin():
+            await store.put(session, *(bus.encode(Moved(robot=f"r{n}", step=n)) for n in range(1_000)))
+            await store.put(session, *(bus.encode(Halted(robot="a", step=n)) for n in range(300)))
+        async with store._relay(broker.publish):
+            await eventually(lambda: len(broker.has) == 300, "the others", 15)
+            assert broker.steps == list(range(300))
+            await eventually(lambda: database.waiting() == 1_000, "and are removed")
+            broker.takes = lambda _: True
+            await eventually(lambda: database.waiting() == 0, "all", 15)
+        assert sorted(broker.steps[300:]) == list(range(1_000)), "each once"
+
+
+@in_loop
+async def test_what_was_put_aside_and_is_gone_keeps_nothing_waiting(database: Database) -> None:
+    broker = PartlyAway(lambda message: json.loads(message.body or b"")["step"] != 0)
+    async with store_on(database, **QUICK) as store, memory_bus() as bus, store._relay(broker.publish) as relay:
+        async with AsyncSession(store._engine) as session, session.begin():
+            await store.put(session, *(bus.encode(Moved(robot="a", step=n)) for n in range(5)))
+        await eventually(lambda: relay.error is not None, "the first is not taken")
+        await store.run(lambda connection: statements.remove(connection, [1]))
+        await eventually(lambda: broker.steps == [1, 2, 3, 4], "those behind it", 15)
 
 
 @in_loop

@@ -54,20 +54,40 @@ return {{lost, there}}
 or finished; XCLAIM by itself would steal them back; and which of them are in the stream. One that was trimmed, or that
 Redis has lost, is nobody else's, so it stays with us."""
 
+_HELD: Final = """
+local function held(key, taken, group, consumer, id, deletes)
+  local found = redis.pcall('XPENDING', key, group, id, id, 1, consumer)
+  if found.err and string.find(found.err, 'NOGROUP', 1, true) then return 2 end
+  if not found.err and #found > 0 then return 1 end
+  if #redis.call('XRANGE', key, id, id) > 0 then return 0 end
+  if deletes == '1' and redis.call('ZSCORE', taken, id) then return 0 end
+  return 2
+end
+"""
+"""1: ours; 0: another consumer has taken it over, and may have finished it; 2: Redis knows nothing of it any more. Then
+the copy is the last there is of the message."""
+
 RELEASE: Final = f"""#!lua flags=allow-oom
-{_MINE}
-local claim = {{'XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0}}
-for i = 5, #ARGV do
-  if mine(KEYS[1], ARGV[1], ARGV[2], ARGV[i]) then claim[#claim + 1] = ARGV[i] end
+{_HELD}
+local claim, lost = {{'XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0}}, {{}}
+for i = 6, #ARGV do
+  local id = ARGV[i]
+  local whose = held(KEYS[1], KEYS[2], ARGV[1], ARGV[2], id, ARGV[5])
+  if whose == 2 or (whose == 1 and #redis.call('XRANGE', KEYS[1], id, id) == 0) then
+    lost[#lost + 1] = id
+  elseif whose == 1 then
+    claim[#claim + 1] = id
+  end
 end
 local n = #claim - 5
 if n > 0 then
   for _, word in ipairs({{'IDLE', ARGV[4], 'JUSTID'}}) do claim[#claim + 1] = word end
   redis.call(unpack(claim))
 end
-return n
+return {{n, lost}}
 """
-"""KEYS stream. ARGV group, consumer, the owner of what is free, its idle ms, ids. Returns how many were released."""
+"""KEYS stream, taken. ARGV group, consumer, the owner of what is free, its idle ms, are finished entries deleted 0|1,
+ids. Returns how many were released, and those that Redis has not any more: trimmed, or lost."""
 
 LEAVE: Final = """#!lua flags=allow-oom
 local total = 0
@@ -162,19 +182,6 @@ redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
 return 1
 """
 """KEYS due, waiting, retry stream. ARGV member, due ms, envelope. -1: there is no such retry address."""
-
-_HELD: Final = """
-local function held(key, taken, group, consumer, id, deletes)
-  local found = redis.pcall('XPENDING', key, group, id, id, 1, consumer)
-  if found.err and string.find(found.err, 'NOGROUP', 1, true) then return 2 end
-  if not found.err and #found > 0 then return 1 end
-  if #redis.call('XRANGE', key, id, id) > 0 then return 0 end
-  if deletes == '1' and redis.call('ZSCORE', taken, id) then return 0 end
-  return 2
-end
-"""
-"""1: ours; 0: another consumer has taken it over, and may have finished it; 2: Redis knows nothing of it any more. Then
-the copy is the last there is of the message."""
 
 MOVE: Final = f"""#!lua
 {_HELD}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
-from eventkit.adapter import Delivery, Done, Move, Receive, Release, Settlement
-from eventkit.errors import MessageTooLarge, NotProvisioned
+from eventkit.adapter import RELEASE, Delivery, Done, Move, Receive, Release, Settlement
+from eventkit.errors import LostMessage, MessageTooLarge, NotProvisioned
 from eventkit_redis import codec
 from eventkit_redis import scripts as lua
 from eventkit_redis.keys import Keys
@@ -77,7 +77,7 @@ class Settler:
             source.done.append(entry)
             self.freed(1)
         elif kind is Release:
-            source.released.append(entry)
+            source.released[entry] = delivery
             self.freed(1)
         else:
             assert isinstance(how, Move)
@@ -162,11 +162,12 @@ class Settler:
             else:
                 wire.append(script(lua.ACK, (source.key,), self._group, self._consumer, deletes, *ids))
             told.append(lambda reply, ids=ids: self._acked(source, ids, reply))  # type: ignore[misc]
-        released, source.released = source.released, []
+        released, source.released = list(source.released.items()), {}
         for at in range(0, len(released), _CHUNK):
-            ids = released[at : at + _CHUNK]
-            wire.append(script(lua.RELEASE, (source.key,), self._group, self._consumer, FREE, FREE_IDLE, *ids))
-            told.append(lambda reply, ids=ids: self._gave_back(source, ids, reply))  # type: ignore[misc]
+            some = dict(released[at : at + _CHUNK])
+            about = (self._group, self._consumer, FREE, FREE_IDLE, deletes)
+            wire.append(script(lua.RELEASE, (source.key, source.taken), *about, *some))
+            told.append(lambda reply, some=some: self._gave_back(source, some, reply))  # type: ignore[misc]
 
     def _acked(self, source: Source, ids: list[bytes], reply: object) -> None:
         source.acking.difference_update(ids)
@@ -179,16 +180,25 @@ class Settler:
                 *(len(ids) - int(reply), len(ids), source.key),  # type: ignore[call-overload]
             )
 
-    def _gave_back(self, source: Source, ids: list[bytes], reply: object) -> None:
+    def _gave_back(self, source: Source, some: Mapping[bytes, Delivery], reply: Any) -> None:
         if isinstance(reply, Exception):
-            source.released += ids
+            source.released.update(some)
             self._later(source)
-        elif reply != len(ids):
+            return
+        count, lost = reply
+        if lost:
             log.warning(
-                "%d of %d messages of %s could not be given back: they had gone to another consumer, were trimmed, or "
-                "Redis has lost them",
-                *(len(ids) - int(reply), len(ids), source.key),  # type: ignore[call-overload]
+                "%d messages of %s that are in hand are no longer on this Redis, trimmed or lost, and cannot be given "
+                "back: they go to the group's retry stream",
+                *(len(lost), source.key),
             )
+        for entry in lost:
+            delivery = some[entry]
+            source.held[entry] = delivery.token  # type: ignore[assignment]
+            self.freed(-1)
+            self._receive.unsettled(delivery, RELEASE, LostMessage(f"{source.key}, {delivery.position}"))
+        if taken := len(some) - count - len(lost):
+            log.info("%d messages of %s were not given back: another consumer has them", taken, source.key)
 
     def _later(self, source: Source) -> None:
         self._dirty.add(source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from eventkit.adapter import Address
+from eventkit.adapter import Address, Delivery
 from eventkit_redis.keys import Keys
 
 Token: TypeAlias = "tuple[Source, bytes]"  # noqa: S105 - no secret
@@ -39,7 +39,8 @@ class Source:
         """Settled, Redis is not told yet."""
         self.acking: set[bytes] = set()
         """Settled, Redis was told and has not answered."""
-        self.released: list[bytes] = []
+        self.released: dict[bytes, Delivery] = {}
+        """To be given back, Redis is not told yet."""
 
     def leased(self) -> list[bytes]:
         """What must stay ours."""

@@ -32,7 +32,7 @@ from eventkit.adapter import (
     Provision,
     Settlement,
 )
-from eventkit.errors import MessageTooLarge, NoOwner, NotProvisioned
+from eventkit.errors import LostMessage, MessageTooLarge, NoOwner, NotProvisioned
 from eventkit.testing.brokers import Broker, provide
 from eventkit.wire import new_id
 from eventkit_redis import RedisAdapter, RedisSettings, codec
@@ -895,6 +895,41 @@ def test_what_was_in_hand_when_redis_lost_its_data_still_becomes_a_retry_or_a_de
 
             await eventually(kept, 10.0)
         assert inbox.failed == []
+
+    on(own.url, check)
+
+
+async def _trimmed(b: Bed, own: Broker) -> None:
+    await b.raw.xtrim(b.key("orders"), maxlen=0)
+    for kind in ("inbox", "retry"):
+        stream = f"{{{b.key('shipping')}}}.{kind}"
+        await b.raw.xdel(stream, *[entry for entry, _ in await b.raw.xrange(stream)])
+
+
+@pytest.mark.parametrize("lose", [_flushed, _streams_deleted, _trimmed])
+def test_what_redis_has_lost_cannot_be_given_back_and_the_core_is_told(
+    own: Broker, lose: Callable[[Bed, Broker], Awaitable[None]]
+) -> None:
+    async def check(b: Bed) -> None:
+        adapter = await b.adapter()
+        await adapter.provision([GROUP], Provision.CREATE)
+        inbox = await consuming(adapter, GROUP)
+        for address in (TOPIC, INBOX, GROUP.retry):
+            assert await adapter.publish([message(str(address).encode(), address)]) == [None]
+        await until(lambda: len(inbox.got) == 3)
+        await lose(b, own)
+        for delivery in list(inbox.got):
+            inbox.settle(delivery, RELEASE)
+        await until(lambda: len(inbox.failed) == 3)
+        assert all(isinstance(error, LostMessage) for _, error in inbox.failed)
+        lost = [delivery for delivery, _ in inbox.failed]
+        for delivery in lost:
+            inbox.settle(delivery, Move(message(delivery.message.body or b"", GROUP.retry)))
+        await until(lambda: len(inbox.got) == 6, 10.0)
+        assert {delivery.message.body for delivery in inbox.got[3:]} == {delivery.message.body for delivery in lost}
+        for delivery in inbox.got[3:]:
+            inbox.settle(delivery)
+        await eventually(lambda: nothing_waits(adapter), 10.0)
 
     on(own.url, check)
 

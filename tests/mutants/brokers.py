@@ -12,7 +12,7 @@ BROKERS = (
     Mutant(
         "redis: take a release for done",
         f"{_REDIS}/settle.py",
-        "            source.released.append(entry)\n            self.freed(1)\n",
+        "            source.released[entry] = delivery\n            self.freed(1)\n",
         "            source.done.append(entry)\n            self.freed(1)\n",
         "L6",
         "redis",
@@ -20,7 +20,7 @@ BROKERS = (
     Mutant(
         "redis: swallow a release",
         f"{_REDIS}/settle.py",
-        "            source.released.append(entry)\n            self.freed(1)\n",
+        "            source.released[entry] = delivery\n            self.freed(1)\n",
         "            self.freed(1)\n",
         "tests/adapters/test_redis.py::test_release_comes_back_to_anyone",
         "redis",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 
 from eventkit import Command, Context, Event, MessageTooLarge, PublishError, Service
-from eventkit.adapter import DONE, RELEASE, Address, Group, Move, Provision
+from eventkit.adapter import DONE, RELEASE, Address, Delivery, Group, Move, Provision
 from eventkit.contract.checks import Backend, bus, check, eventually, fresh_namespace, stays
-from eventkit.contract.receiving import contents, put, raw, receive, started
+from eventkit.contract.receiving import Receiving, contents, put, raw, receive, started
 from eventkit.contract.samples import Counted, Ordered, Ship, a_moment, counted, raises, unusual_order
 
 
@@ -136,6 +137,33 @@ async def settled_stays_settled(backend: Backend) -> None:
             await eventually(lambda: len(got) >= 401, "all are handled in the end")
             await stays(lambda: len(got) == 401, "nothing is delivered again", 0.3)
     assert Counter(got) == Counter(range(401)), "each exactly once"
+    await _settled_at_the_last_moment(backend)
+
+
+async def _settled_at_the_last_moment(backend: Backend) -> None:
+    """By one that has not taken over yet all that it is given: nothing is waited for but its settlements."""
+
+    class Busy(Receiving):
+        async def deliveries(self, batch: Sequence[Delivery], /) -> None:
+            await super().deliveries(batch)
+            await asyncio.Event().wait()
+
+    group = Group("stopped", (Address("topic", "stopped"),))
+    async with started(backend, fresh_namespace()) as adapter:
+        await adapter.provision([group], Provision.CREATE)
+        busy = Busy()
+        busy.consumer = await adapter.consume(group, busy, in_flight=100)
+        await put(adapter, *(raw(group.sources[0], b"%d" % number, "k") for number in range(30)))
+        await eventually(lambda: busy.got, "some arrive")
+        settled = list(busy.open)
+        for at, delivery in enumerate(settled):
+            busy.settle(delivery, DONE if at % 3 else Move(delivery.message._replace(address=group.dead)))
+        await busy.consumer.stop(5.0)
+        assert len(await contents(adapter, group.dead)) == len(settled[::3]), "not all copies are there"
+        after = await receive(adapter, group, settle_with=DONE)
+        await after.arrive(30 - len(settled))
+        await stays(lambda: len(after.got) == 30 - len(settled), "what was settled before the stop came again", 0.3)
+        assert not busy.failed
 
 
 @check("D6", "a handler that is cancelled, since a stop ran out of time, has settled nothing: another replica gets it")

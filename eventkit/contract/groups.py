@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from eventkit.adapter import DONE, Adapter, Address, Backlog, Group, Provision
-from eventkit.contract.checks import Backend, Refused, Vacuous, check, fresh_namespace, stays
+from eventkit.contract.checks import Backend, Refused, Vacuous, check, eventually, fresh_namespace, stays
 from eventkit.contract.receiving import contents, put, raw, receive, started
 from eventkit.contract.samples import raises
 from eventkit.errors import CapabilityNotSupported, GroupInUse, NoOwner, NotProvisioned
@@ -84,6 +84,12 @@ async def measured(backend: Backend) -> None:
         await _until(look, waits, "six wait, and nobody reads")
         readers = [await receive(adapter, _SHIPPING) for adapter in (one, other)]
         await _until(look, is_read, "two read, and have all six in hand")
+        soon = datetime.now(UTC) + timedelta(milliseconds=200)
+        await put(aside, raw(_SHIPPING.retry, b"soon", "k", due=soon))
+        await eventually(lambda: any(b"soon" in reader.bodies for reader in readers), "what is due comes")
+        for reader in readers:
+            reader.settle_all(found for found in reader.open if found.message.body == b"soon")
+        await _until(look, is_read, "what was due no longer waits")
         audit = await aside.measure(_AUDIT)
         assert (audit.consumers, audit.ready, audit.in_flight) == (0, 3, 0), f"another group's shows: {audit}"
         await readers[0].consumer.stop(5.0)

@@ -130,6 +130,10 @@ async def backpressure(backend: Backend) -> None:
 
         await stays(stuck, "more run than the concurrency says", 0.7)
         assert concurrency <= most <= 1_000, f"{most} were in flight"
+        ((group, _),) = service.groups().values()
+        left = await b.adapter.measure(group)
+        assert left.in_flight is None or left.in_flight <= 1_000, f"they do not stay on the broker: {left}"
+        assert left.ready is None or left.ready >= count - 1_000, f"they do not stay on the broker: {left}"
         assert running.health().ok
         slow.set()
         while len(seen) < count:

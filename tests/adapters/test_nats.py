@@ -549,9 +549,11 @@ def test_what_had_not_begun_when_its_lease_ran_out_runs_once(own: Broker) -> Non
             await go_on.wait()
 
         adapter = make(own.url, f"lost-{next(_count)}", lease=timedelta(seconds=1))
-        async with Bus(adapter, source="test") as bus, bus.run(service):
-            await bus.publish_many([Order(number=n, key=f"k{n % 10}") for n in range(40)])
-            await eventually(lambda: len(ran) == 4, "four run")
+        async with Bus(adapter, source="test") as bus, bus.run(service) as running:
+            await bus.publish_many([Order(number=n, key=f"k{n % 3}") for n in range(40)])
+            # one worker has nothing to do, so that more is held than the three that run
+            await eventually(lambda: [group.in_flight for group in running.states()] == [40], "all are held")
+            assert len(ran) == 3
             await asyncio.to_thread(own.kill)
             await asyncio.sleep(1.1)  # the lease
             await asyncio.to_thread(own.start)
@@ -559,7 +561,14 @@ def test_what_had_not_begun_when_its_lease_ran_out_runs_once(own: Broker) -> Non
             await asyncio.wait_for(link.up.wait(), 15)
             go_on.set()
             await eventually(lambda: len(ran) == 40, "all run")
-        assert {number for number, count in ran.items() if count > 1} <= set(range(4)), ran
+            ((group, _),) = service.groups().values()
+
+            async def left() -> int | None:
+                waits = await adapter.measure(group)
+                return None if waits.ready is None or waits.in_flight is None else waits.ready + waits.in_flight
+
+            await eventually_async(left, lambda count: count == 0, "all are settled")
+        assert {number for number, count in ran.items() if count > 1} <= set(range(3)), ran
 
     run(test())
 

@@ -176,15 +176,15 @@ CORE = (
     Mutant(
         "skip an unknown command",
         _OUTCOMES,
-        '        kept = message.address.kind == "inbox" or self._table.newer(message) or copies.taken(arrived)\n',
-        "        kept = self._table.newer(message) or copies.taken(arrived)\n",
+        '        return message.address.kind == "inbox" or self._table.newer(message) or copies.taken(arrived)\n',
+        "        return self._table.newer(message) or copies.taken(arrived)\n",
         "R7",
     ),
     Mutant(
         "skip a newer version",
         _OUTCOMES,
-        '        kept = message.address.kind == "inbox" or self._table.newer(message) or copies.taken(arrived)\n',
-        '        kept = message.address.kind == "inbox" or copies.taken(arrived)\n',
+        '        return message.address.kind == "inbox" or self._table.newer(message) or copies.taken(arrived)\n',
+        '        return message.address.kind == "inbox" or copies.taken(arrived)\n',
         "R8",
     ),
     Mutant(

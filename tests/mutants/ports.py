@@ -39,7 +39,7 @@ PORTS = (
         f"{_REDIS}/scripts.py",
         "  redis.call('ZREM', KEYS[1], unpack(ripe))\n",
         "",
-        "F4",
+        "L12",
         "redis",
     ),
     Mutant(
@@ -187,6 +187,7 @@ PORTS = (
         '        return f"{name[: self.longest - _DIGEST - 1]}-{digest[:0]}"\n',
         "R9",
         "nats",
+        "eventkit.errors.SettingsError",
     ),
     Mutant(
         "nats: look for gaps only later",

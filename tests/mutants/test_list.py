@@ -27,6 +27,10 @@ def test_it_applies_once_and_its_check_exists(mutant: Mutant) -> None:
         assert re.search(rf"^def {re.escape(test.partition('[')[0])}\(", text, re.MULTILINE), mutant.test
 
 
+def test_each_check_of_the_contract_has_a_break_that_it_must_notice() -> None:
+    assert set(CHECKS) - {mutant.check for mutant in ALL} == set()
+
+
 def test_no_two_have_one_name() -> None:
     assert len({mutant.name for mutant in ALL}) == len(ALL)
 

@@ -26,6 +26,8 @@ log = logging.getLogger("eventkit.kafka")
 _REQUEST_MS = 10_000
 """How long one request may take. Also bounds how long the broker waits for its replicas."""
 _BACKOFF_MS = 100
+_MOMENT = 1.0
+"""Seconds that a start which is given up has to come to its end."""
 _SELDOM_MS = 300_000
 _KEPT_MS = 100 * 365 * 24 * 3_600_000
 _MECHANISMS = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
@@ -136,6 +138,20 @@ def _security(url: Url, settings: KafkaSettings) -> BaseSecurity:
     if password is None:
         raise SettingsError("Kafka: there is a username but no password (EVENTKIT_KAFKA__CREDENTIALS__PASSWORD)")
     return _MECHANISMS[settings.sasl](username, password, ssl_context=context, use_ssl=encrypted)
+
+
+async def begin(start: Callable[[], Awaitable[None]]) -> None:
+    """Start a client. aiokafka loses the connection that it makes first, and it stays open, where a start is cut off
+    before that has answered: so one that is given up has a moment yet."""
+    starting = asyncio.ensure_future(start())
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        if not (await asyncio.wait([starting], timeout=_MOMENT))[0]:
+            await _cancel([starting])
+        elif not starting.cancelled():
+            starting.exception()  # seen, or asyncio would write it down
+        raise
 
 
 async def end(what: str, stop: Callable[[], Awaitable[None]], seconds: float) -> bool:

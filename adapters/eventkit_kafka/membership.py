@@ -17,7 +17,7 @@ from eventkit.adapter import Group
 from eventkit.cancelling import unbroken
 from eventkit.errors import NotProvisioned
 from eventkit_kafka import lives
-from eventkit_kafka.clients import end_consumer, hear_commits, keep_commits
+from eventkit_kafka.clients import begin, end_consumer, hear_commits, keep_commits
 from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.commits import Commits
 from eventkit_kafka.fetch import Fetcher
@@ -128,7 +128,7 @@ class Membership:
         try:
             consumer.subscribe(list(self._channels), listener=_Listener(self, consumer))
             async with asyncio.timeout(rebalance + 15):
-                await consumer.start()
+                await begin(consumer.start)
                 keep_commits(consumer)
                 hear_commits(consumer)
                 await self._assigned.wait()

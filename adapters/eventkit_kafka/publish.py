@@ -18,7 +18,7 @@ from eventkit import names
 from eventkit.adapter import Address, Message
 from eventkit.cancelling import unbroken
 from eventkit.errors import Closed, MessageTooLarge, NoOwner, NotProvisioned
-from eventkit_kafka.clients import Clients, end_producer
+from eventkit_kafka.clients import Clients, begin, end_producer
 from eventkit_kafka.routes import Batch, Lane, Record, Route
 from eventkit_kafka.topics import Topics
 
@@ -180,7 +180,7 @@ class Publisher:
         """A producer that knows these topics, whose news are ours."""
         producer = self._clients.producer()
         try:
-            await producer.start()
+            await begin(producer.start)
             if topics:
                 await unbroken(producer.client.set_topics(topics))
         except BaseException:

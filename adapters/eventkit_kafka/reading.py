@@ -12,7 +12,7 @@ from aiokafka import TopicPartition  # type: ignore[import-untyped]
 from aiokafka.errors import KafkaConnectionError  # type: ignore[import-untyped]
 
 from eventkit_kafka import codec
-from eventkit_kafka.clients import Clients, end
+from eventkit_kafka.clients import Clients, begin, end
 from eventkit_kafka.fetch import Fetcher
 from eventkit_kafka.records import Record, Unreadable
 
@@ -29,7 +29,7 @@ async def reader(clients: Clients, starts: Mapping[TopicPartition, int]) -> Asyn
     """These partitions, from these offsets on, over connections of its own."""
     client = clients.connection()
     try:
-        await client.bootstrap()
+        await begin(client.bootstrap)
         if not await client.set_topics({tp.topic for tp in starts}):
             raise KafkaConnectionError("Kafka does not say who leads the partitions")
         fetcher = Fetcher(client)

@@ -17,7 +17,7 @@ from eventkit_kafka import codec
 from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.consume import GroupConsumer
 from eventkit_kafka.progress import WAITING, Tracker, count, decode
-from eventkit_kafka.reading import is_tombstone, latest, reader, scan, see
+from eventkit_kafka.reading import latest, reader, scan, see
 from eventkit_kafka.routes import Record
 
 _COUNTED = 200_000
@@ -54,7 +54,7 @@ class Stock:
         read = codec.decode if address.kind in ("topic", "inbox") else codec.decode_copy
         async for tp, record in scan(self._clients, begins, ends):
             if kept is not None:
-                if is_tombstone(record) or kept.get((tp.partition, record.key or b"")) != record.offset:
+                if kept.get((tp.partition, record.key or b"")) != record.offset:
                     continue
             elif any(start <= record.offset < stop for start, stop in settled.get(tp, ())):
                 continue

@@ -22,7 +22,7 @@ from aiokafka.protocol.commit import OffsetFetchRequest  # type: ignore[import-u
 from aiokafka.protocol.metadata import MetadataRequest  # type: ignore[import-untyped]
 from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
 
-from eventkit_kafka.clients import Clients, end, end_consumer, keep_commits
+from eventkit_kafka.clients import Clients, begin, end, end_consumer, keep_commits
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class Topics:
         """Connect. The largest batch that this broker takes for topics that do not say, in bytes."""
         admin = self._clients.admin()
         try:
-            await admin.start()
+            await begin(admin.start)
         except BaseException:
             await end("admin client", admin.close, 1.0)
             raise
@@ -239,7 +239,7 @@ class Topics:
         try:
             consumer.assign(list(offsets))
             consumer.pause(*offsets)  # it is not to read
-            await consumer.start()
+            await begin(consumer.start)
             keep_commits(consumer)
             await consumer.commit(dict(offsets))
         finally:
@@ -291,7 +291,7 @@ class Topics:
             if self._reader is None:
                 reader = self._clients.consumer()
                 try:
-                    await reader.start()
+                    await begin(reader.start)
                 except BaseException:
                     await end_consumer(reader, 1.0)
                     raise

@@ -205,9 +205,9 @@ async def cancelled_is_not_settled(backend: Backend) -> None:
 @check("D7", "a healthy run delivers each message exactly once, while replicas join and leave")
 async def exactly_n(backend: Backend) -> None:
     namespace = fresh_namespace()
-    total = 1_000
     got: list[int] = []
     attempts: set[int] = set()
+    total, enough = 0, False
     service = Service("counting", concurrency=8)
 
     @service.handler
@@ -217,21 +217,29 @@ async def exactly_n(backend: Backend) -> None:
         got.append(event.number)
 
     async def publish() -> None:
-        for start in range(0, total, 50):
-            await sender.publish_many(counted(range(start, start + 50)))
-            await eventually(lambda: len(got) >= start - 100, "the replicas keep up")  # noqa: B023
+        nonlocal total
+        while not enough:
+            await sender.publish_many(counted(range(total, total + 50)))
+            total += 50
+            await eventually(lambda: len(got) >= total - 150, "the replicas keep up")  # noqa: B023
+            await asyncio.sleep(0.03)
+
+    async def more() -> None:
+        seen = len(got) + 150
+        await eventually(lambda: len(got) >= seen, "there is always something to do")
 
     async with bus(backend, namespace) as sender, bus(backend, namespace) as stays_on, stays_on.run(service):
         publishing = asyncio.ensure_future(publish())
         try:
-            await eventually(lambda: len(got) >= 100, "the first hundred")
-            async with bus(backend, namespace) as joins, joins.run(service):
-                seen = min(len(got) + 250, 700)
-                await eventually(lambda: len(got) >= seen, "more, with two")
-            async with bus(backend, namespace) as joins, joins.run(service):
-                await eventually(lambda: len(got) >= total, "all, with two again")
+            await more()
+            for _ in range(2):
+                async with bus(backend, namespace) as joins, joins.run(service):
+                    await more()
+            await more()
         finally:
+            enough = True
             await publishing
+        await eventually(lambda: len(got) >= total, "all")
         await stays(lambda: len(got) == total, "and no more", 0.3)
     assert Counter(got) == Counter(range(total))
     assert attempts == {1}

@@ -12,6 +12,7 @@ from eventkit.bus import Bus
 from eventkit.context import Context
 from eventkit.contract.checks import Backend, Vacuous, bus, check, eventually, fresh_namespace, stays
 from eventkit.contract.letters import dead_letters
+from eventkit.contract.receiving import started
 from eventkit.contract.samples import raises
 from eventkit.errors import BrokerUnavailable, Closed
 from eventkit.messages import Command, Event
@@ -56,6 +57,22 @@ async def unreachable(backend: Backend) -> None:
     await eventually(lambda: asyncio.all_tasks() <= before, "no task is left", 2.0)
     async with asyncio.timeout(5.0):
         await port.stop(1.0)
+    await _given_up(backend)
+    await eventually(lambda: asyncio.all_tasks() <= before, "no task is left of a start that was given up", 5.0)
+
+
+async def _given_up(backend: Backend) -> None:
+    """Starts that run out of time half way, after one that does not."""
+    began = time.monotonic()
+    async with started(backend, fresh_namespace()):
+        took = time.monotonic() - began
+    for part in range(1, 8):
+        adapter = backend.adapter(fresh_namespace())
+        try:
+            await adapter.start(took * part / 8)
+        except Exception:  # noqa: BLE001 S112 the client's own error, whatever it is
+            continue
+        await adapter.stop(5.0)
 
 
 @check("L2", "ready means ready: what is published right after a new group has started is received")

@@ -15,12 +15,13 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
 from eventkit import Circuit, Event, Retry, Service, connect
+from eventkit.adapter import DONE, RELEASE, Move
 from eventkit.contract.checks import eventually, fresh_namespace
 from eventkit.testing.brokers import Broker
 from eventkit_kafka.clients import end_consumer
 from eventkit_kafka.consume import GroupConsumer
 from eventkit_kafka.progress import Tracker
-from tests.adapters.test_kafka import Bench, Recorder, message, run, until
+from tests.adapters.test_kafka import Bench, Recorder, copy, message, run, until
 
 
 @pytest.fixture
@@ -61,6 +62,32 @@ def test_what_goes_wrong_while_partitions_are_taken_away_leaves_nothing_lent(
             await consumer.member.revoked()
         assert consumer._lending.room == 3
         monkeypatch.undo()
+
+    run(url, scenario, partitions=1)
+
+
+def test_what_is_settled_after_its_partition_was_taken_away_counts_for_nothing(url: str) -> None:
+    """It comes again, to whoever has the partition now: room for another there is not, nor are copies made."""
+
+    async def scenario(it: Bench) -> None:
+        recorder = await it.consume(None, in_flight=3)
+        await it.publish(*(message(body=b"%d" % n) for n in range(6)))
+        await until(lambda: len(recorder.got) == 3)
+        done, released, moved = recorder.got
+        member = consumer_of(recorder).member
+        tps = list(member.trackers)
+        await member.revoked()
+        await member.assigned(tps)
+        await until(lambda: len(recorder.got) == 6)
+        recorder.consumer.settle(done, DONE)
+        recorder.consumer.settle(released, RELEASE)
+        recorder.consumer.settle(moved, Move(copy(moved, it.group.dead)))
+        await recorder.consumer.flush(5)
+        recorder.settle(recorder.got[3])
+        await until(lambda: len(recorder.got) > 6)
+        await recorder.consumer.flush(5)
+        assert recorder.bodies == [b"0", b"1", b"2", b"0", b"1", b"2", b"3"]
+        assert await it.dead() == []
 
     run(url, scenario, partitions=1)
 

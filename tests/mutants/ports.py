@@ -389,9 +389,9 @@ PORTS = (
     ),
     Mutant(
         "kafka: a letter that was discarded is shown",
-        f"{_KAFKA}/stock.py",
-        "                if is_tombstone(record) or kept.get",
-        "                if kept.get",
+        f"{_KAFKA}/reading.py",
+        "            found.pop(place, None)\n",
+        "            pass\n",
         "F12",
         "kafka",
     ),

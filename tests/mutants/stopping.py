@@ -1,10 +1,10 @@
-"""Breaks of what a stop leaves behind, each shown on its own broker."""
+"""Breaks of what a stop leaves behind, or a start that was given up; each is shown on its own broker."""
 
 from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
-_RABBIT = "adapters/eventkit_rabbit"
+_RABBIT, _KAFKA = "adapters/eventkit_rabbit", "adapters/eventkit_kafka"
 _STOPS = "tests/adapters/test_rabbit_stop.py"
 
 STOPPING = (
@@ -47,6 +47,14 @@ STOPPING = (
         "            if error is None or settles:\n                session.tags.done(tag)\n",
         "tests/adapters/test_rabbit.py::test_a_failed_move_keeps_the_delivery",
         "rabbit",
+    ),
+    Mutant(
+        "kafka: cut off a start at whatever moment",
+        f"{_KAFKA}/clients.py",
+        "        await asyncio.shield(starting)\n",
+        "        await starting\n",
+        "tests/adapters/test_kafka_clients.py::test_a_start_that_is_given_up_comes_to_its_end",
+        "kafka",
     ),
 )
 """By broker."""

@@ -1,0 +1,56 @@
+"""aiokafka's clients, begun and ended, without a broker."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+pytest.importorskip("eventkit_kafka")
+
+from eventkit_kafka import clients
+from eventkit_kafka.clients import begin
+
+
+def test_a_start_that_is_given_up_comes_to_its_end() -> None:
+    """aiokafka closes a connection that it has just made only after the broker's first answer."""
+    open_connections = 0
+
+    async def start() -> None:
+        nonlocal open_connections
+        open_connections += 1
+        await asyncio.sleep(0.1)
+        open_connections -= 1
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await begin(start)
+        assert open_connections == 0
+
+    asyncio.run(main())
+
+
+def test_a_start_that_hangs_is_cut_off_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "_MOMENT", 0.05)
+
+    async def main() -> None:
+        before = asyncio.all_tasks()
+        async with asyncio.timeout(5.0):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await begin(asyncio.Event().wait)  # type: ignore[arg-type]
+        assert asyncio.all_tasks() == before
+
+    asyncio.run(main())
+
+
+def test_a_start_that_fails_says_why() -> None:
+    async def start() -> None:
+        raise LookupError("on purpose")
+
+    async def main() -> None:
+        with pytest.raises(LookupError):
+            await begin(start)
+
+    asyncio.run(main())

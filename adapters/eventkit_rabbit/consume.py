@@ -12,9 +12,10 @@ from typing import Any
 
 from aiormq import exceptions as amqp
 
-from eventkit.adapter import Delivery, Group, Message, Move, Receive, Release, Settlement
+from eventkit.adapter import Address, Delivery, Group, Message, Move, Receive, Release, Settlement
 from eventkit.cancelling import unbroken
 from eventkit.errors import NotProvisioned
+from eventkit_rabbit import delay
 from eventkit_rabbit.link import Link
 from eventkit_rabbit.names import Names
 from eventkit_rabbit.session import Origins, Session, held
@@ -100,10 +101,11 @@ class RabbitConsumer:
         self._start(self._keep(session), "keep")
         self._start(self._hand_over(), "hand over")
 
-    def _start(self, work: Any, name: str) -> None:
+    def _start(self, work: Any, name: str, among: set[asyncio.Task[None]] | None = None) -> None:
+        tasks = self._tasks if among is None else among
         task = asyncio.create_task(work, name=f"eventkit rabbit {self._group.name} {name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     # --- sessions ---
 
@@ -312,13 +314,14 @@ class RabbitConsumer:
             self._session.flush()
 
     def _move(self) -> None:
-        """All moves of this turn of the event loop together."""
-        if not self._moves:
-            return
-        moves, self._moves = self._moves, []
-        task = asyncio.create_task(self._move_all(moves), name=f"eventkit rabbit {self._group.name} move")
-        self._moving.add(task)
-        task.add_done_callback(self._moving.discard)
+        """All moves of this turn of the event loop to one queue together: another may confirm late."""
+        now, by_queue = time(), dict[tuple[Address, str], list[tuple[Delivery, Move]]]()
+        for move in self._moves:
+            wait = delay.milliseconds(move[1].copy.due, now)
+            by_queue.setdefault((move[1].copy.address, delay.rung(wait) if wait else ""), []).append(move)
+        self._moves = []
+        for some in by_queue.values():
+            self._start(self._move_all(some), "move", self._moving)
 
     async def _move_all(self, moves: Sequence[tuple[Delivery, Move]]) -> None:
         """Publish the copies; finish the originals whose copy is confirmed."""

@@ -770,6 +770,29 @@ def test_a_failed_move_keeps_the_delivery(url: str) -> None:
     run(work())
 
 
+def test_a_copy_that_is_confirmed_late_keeps_no_other_waiting(url: str) -> None:
+    """A delay queue that was just made is safe only after a while, and what goes there is kept until then."""
+
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox(lambda delivery: None))
+            await adapter.publish([message(TOPIC, "later"), message(TOPIC, "dead")])
+            await until(lambda: len(inbox.got) == 2)
+            later, dead = inbox.got
+            before = inbox.consumer._session  # type: ignore[attr-defined]
+            inbox.settle(later, Move(message(GROUP.retry, "copy", due=soon(seconds=60))))
+            inbox.settle(dead, Move(message(GROUP.dead, "letter")))
+            await until(lambda: 2 in inbox.consumer._session.tags._settled, seconds=1)  # type: ignore[attr-defined]
+            adapter._now()._consuming.now().abort(ConnectionError("cut"))  # type: ignore[union-attr]
+            await until(lambda: inbox.consumer._session not in (None, before))  # type: ignore[attr-defined]
+            await adapter.publish([message(TOPIC, "last")])
+            await until(lambda: "last" in inbox.ids)
+            assert inbox.ids == ["later", "dead", "later", "last"], "one that was moved came again"
+
+    run(work())
+
+
 def test_browsing_changes_nothing_and_remove_takes_one(url: str) -> None:
     async def work() -> None:
         async with world(url) as w:

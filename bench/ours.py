@@ -22,7 +22,8 @@ class Eventkit:
         self._broker = broker
 
     async def open(self, url: str, topic: str) -> None:
-        self._bus = bus_of(self._broker, url, topic)
+        settings = {"partitions": 4} if self._broker == "kafka" else {}  # as many as the other sides have
+        self._bus = bus_of(self._broker, url, topic, **settings)
         await self._bus.__aenter__()
         self._service = Service("bench", concurrency=100)
         self._handle: Callable[[Any], None] = lambda _: None
@@ -68,8 +69,8 @@ class Eventkit:
         return self._bus.run(self._service)
 
 
-def bus_of(broker: str, url: str, namespace: str) -> Bus:
+def bus_of(broker: str, url: str, namespace: str, **settings: object) -> Bus:
     cls = discovery.load(broker)
-    own = None if cls.settings is None else read_adapter_settings(cls.settings)
+    own = None if cls.settings is None else read_adapter_settings(cls.settings).model_copy(update=settings)
     secret = SecretStr(url) if url else None
     return Bus(cls(Connection(url=secret, namespace=namespace, client="bench", settings=own)), source="bench")

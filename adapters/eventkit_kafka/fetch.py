@@ -32,11 +32,12 @@ log = logging.getLogger("eventkit.kafka")
 
 _ANSWER, _OF_ONE = 4 << 20, 1 << 20
 """Bytes of an answer, in all and of one partition. A record that is larger comes all the same."""
-_FEW, _ENOUGH = 256 << 10, 8 << 20
-"""Bytes that are held: of a partition, of which no more is asked for then; of all."""
-_WAIT_MS, _BUSY_WAIT_MS = 500, 20
+_FEW, _ENOUGH = 1 << 20, 8 << 20
+"""Bytes that are held, above which no more is asked for: of a partition, so that a whole answer of it waits while the
+one before is handled; of all."""
+_WAIT_MS, _BUSY_WAIT_MS = 500, 10
 """How long a broker waits for something to answer with. The second: while partitions of it are left out, which are soon
-to be asked for."""
+to be asked for, and meanwhile cannot be: shorter than it takes to handle what is held of them."""
 _SELDOM, _SELDOM_EACH = 0.02, 0.000_25
 """Seconds, and for each partition, until those alone are asked for again: what a request costs rises with them."""
 _AGAIN = 0.1
@@ -141,7 +142,7 @@ class Fetcher:
                 place.stretches.popleft()
                 place.size -= stretch.size
                 self._size -= stretch.size
-                if place.size < _FEW and place.broker not in self._asking:
+                if place.size <= _FEW and place.broker not in self._asking:
                     self._changed.set()
         if place is not None:
             self._ready.pop(tp, None)
@@ -196,7 +197,7 @@ class Fetcher:
             elif place.again > now:
                 pause = min(pause or _UNREADABLE_AGAIN, place.again - now)
                 left_out.add(broker)
-            elif place.size >= _FEW:
+            elif place.size > _FEW:
                 left_out.add(broker)
             else:
                 wanted[broker].append(place)

@@ -20,12 +20,14 @@ myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 html_theme = "furo"
 html_title = "eventkit"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
 autodoc_default_options = {
     "members": True,
     "member-order": "bysource",
-    "inherited-members": "BaseModel,BaseException,Enum,str,tuple,ABC,Protocol,Generic",
+    "inherited-members": "BaseModel,BaseException,Enum,str,tuple,ABC,Protocol,Generic,ConnectionError",
 }
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

@@ -200,7 +200,7 @@ class GroupConsumer:
         self._settling.orphan(_of(pull), time_of(pull.created))
         log.warning(
             "NATS: the stream of %s is another than the one that group %s has read: what is in hand of the old one is "
-            "finished, and repeated nowhere",
+            "handled all the same, and its retries and dead letters are written; some may be repeats",
             *(pull.address, self.group.name),
         )
 

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from itertools import chain
 from math import inf
 
-from eventkit.adapter import Delivery, Done, Move, Receive, Settlement
+from eventkit.adapter import Delivery, Done, Move, Receive, Release, Settlement
+from eventkit.errors import LostMessage
 from eventkit_nats.link import Link
 from eventkit_nats.publish import Publisher
 
@@ -105,6 +106,10 @@ class Settling:
         if until is None:
             return
         ours = until > self._loop.time()
+        if until == _ORPHAN and isinstance(how, Release):
+            self._held[reply] = until
+            self._receive.unsettled(delivery, how, LostMessage(f"its stream is gone: {reply.decode()}"))
+            return
         if ours and isinstance(how, Move):
             self._moving[reply] = until
             self._moves.append((delivery, how))

@@ -27,7 +27,7 @@ from eventkit import headers as h
 from eventkit.adapter import DONE, RELEASE, Address, Connection, Group, Move, Provision
 from eventkit.contract.checks import eventually, stays
 from eventkit.contract.receiving import contents, put, raw, receive
-from eventkit.errors import InvalidMessage, MessageTooLarge, NoOwner, NotProvisioned, SettingsError
+from eventkit.errors import InvalidMessage, LostMessage, MessageTooLarge, NoOwner, NotProvisioned, SettingsError
 from eventkit.security import Tls
 from eventkit.testing.brokers import Broker, provide
 from eventkit_nats import Authentication, NatsAdapter, NatsSettings
@@ -976,11 +976,15 @@ def test_what_was_in_hand_of_a_stream_that_is_gone_finishes_nothing_of_the_new_o
             await got.arrive(8)
             got.settle_all(old[:2])
             got.settle(old[2], Move(raw(GROUP.dead, b"dead")))
+            got.settle(old[3], RELEASE)
+            assert [(delivery, type(error)) for delivery, _, error in got.failed] == [(old[3], LostMessage)]
+            got.settle(old[3], Move(raw(GROUP.retry, b"a copy")))
+            await got.arrive(9)
             await got.consumer.flush(5.0)
-            await got.consumer.stop(5.0)  # gives the fourth back, and the new ones
+            await got.consumer.stop(5.0)  # gives the new ones back
             again = await receive(adapter, GROUP)
-            await again.arrive(4)
-            assert sorted(filter(None, again.bodies)) == new
+            await again.arrive(5)
+            assert sorted(filter(None, again.bodies)) == [b"a copy", *new]
             assert [letter.message.body async for letter in adapter.browse(GROUP.dead)] == [b"dead"]
 
     run(test())

@@ -59,6 +59,15 @@ BROKERS = (
         "redis",
     ),
     Mutant(
+        "redis: put off what went to another",
+        f"{_REDIS}/scripts.py",
+        "if whose == 0 then return 0 end\n"
+        "if ARGV[5] == '1' and redis.call('EXISTS', KEYS[4]) == 0 then return -1 end\n",
+        "if ARGV[5] == '1' and redis.call('EXISTS', KEYS[4]) == 0 then return -1 end\n",
+        "tests/adapters/test_redis.py::test_what_another_took_over_and_finished_is_not_copied[address0]",
+        "redis",
+    ),
+    Mutant(
         "redis: take what was lost for another's",
         f"{_REDIS}/scripts.py",
         "  if deletes == '1' and redis.call('ZSCORE', taken, id) then return 0 end\n",

@@ -3,12 +3,16 @@
 How far a group has come are its committed offsets. They can be lost: a broker forgets what nobody reads for long, and
 anyone may delete them. So a note among the group's dead letters, which are compacted and never expire, says what it has
 begun to read. What stands there and has no offsets is read from its oldest record on: repeats, rather than a loss.
+
+Only members may commit offsets of a group that runs. So where it begins with a topic that a next release adds is noted
+there, too: who finds it first may die before it is a member, and others get the partitions.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
+from uuid import uuid4
 
 from aiokafka import TopicPartition  # type: ignore[import-untyped]
 from aiokafka.errors import CommitFailedError  # type: ignore[import-untyped]
@@ -23,6 +27,9 @@ from eventkit_kafka.routes import Record
 from eventkit_kafka.topics import Topics
 
 log = logging.getLogger("eventkit.kafka")
+
+_STARTS = "starts"
+"""The header of a note that says where the group begins with topics; of others it says what has begun."""
 
 
 class Beginnings:
@@ -55,7 +62,7 @@ class Beginnings:
         # before the note: where it is there and they are not, they were lost.
         tps = [tp for found in (await self._topics.partitions(new)).values() for tp in found]
         oldest, ends = await self._topics.begins(tps), await self._topics.ends(tps)
-        noted = await self._noted(self._naming.channel("dead", group.name))
+        noted, starts = await self._noted(self._naming.channel("dead", group.name))
         begun = await self._begun(name)
         offsets: dict[TopicPartition, int] = {}
         lost: dict[TopicPartition, int] = {}
@@ -64,7 +71,7 @@ class Beginnings:
                 continue
             known = tp.topic in noted
             whole = known or group.start == "earliest" or _is_its_own(channels[tp.topic])
-            offsets[tp] = oldest[tp] if whole else ends[tp]
+            offsets[tp] = oldest[tp] if whole else max(min(starts.get(tp, ends[tp]), ends[tp]), oldest[tp])
             if known and tp.topic not in made and ends[tp] > oldest[tp]:
                 lost[tp] = ends[tp]
         if lost:
@@ -78,7 +85,23 @@ class Beginnings:
                 return begun | {tp.topic for tp in offsets}
         for tp, offset in offsets.items():
             self.starts.setdefault((name, tp), offset)
+        later = {tp: offset for tp, offset in offsets.items() if offset > oldest[tp] and tp not in starts}
+        if later:
+            await self._note_starts(group.name, later)
         return begun
+
+    async def _note_starts(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+        said = " ".join(f"{tp.partition}:{offset}:{tp.topic}" for tp, offset in sorted(offsets.items()))
+        # under a key of its own: of several processes that find no note the earliest place counts
+        key = f"{codec.NOTE}.{uuid4()}".encode()
+        record = Record("", 0, key, said.encode(), [(codec.NOTE, _STARTS.encode())])
+        (answer,) = await self._publisher.write([(Address("dead", group), record)])
+        if answer is not None:
+            log.warning(
+                "group %s: where it begins with %s could not be noted among its dead letters: if this process dies, "
+                "what is published before the next one starts is not read: %r",
+                *(group, ", ".join(sorted({tp.topic for tp in offsets})), answer),
+            )
 
     async def note(self, begun: Mapping[str, Collection[str]]) -> None:
         """By group, the topics of which it has offsets. Written at each start: to know whether it is there, all dead
@@ -104,17 +127,26 @@ class Beginnings:
     async def _begun(self, name: str) -> set[str]:
         return {tp.topic for tp in await self._topics.committed(name)}
 
-    async def _noted(self, dead: str) -> set[str]:
-        """The topics that the group had begun to read."""
+    async def _noted(self, dead: str) -> tuple[set[str], dict[TopicPartition, int]]:
+        """The topics that the group had begun to read, and where it is to begin with others."""
+        noted: set[str] = set()
+        starts: dict[TopicPartition, int] = {}
         if not await self._topics.existing([dead]):
-            return set()
+            return noted, starts
         tps = (await self._topics.partitions([dead]))[dead]
         begins, ends = await self._topics.begins(tps), await self._topics.ends(tps)
-        noted: set[str] = set()
         async for _, record in scan(self._clients, begins, ends):
-            if is_note(record):
-                noted = set((record.value or b"").decode().split(","))
-        return noted
+            if not is_note(record):
+                continue
+            said = (record.value or b"").decode()
+            if record.headers[codec.NOTE] != _STARTS:
+                noted = set(said.split(","))
+                continue
+            for one in said.split():
+                partition, offset, topic = one.split(":", 2)
+                tp = TopicPartition(topic, int(partition))
+                starts[tp] = min(starts.get(tp, int(offset)), int(offset))
+        return noted, starts
 
     def _say(self, group: str, oldest: Mapping[TopicPartition, int], lost: Mapping[TopicPartition, int]) -> None:
         log.warning(

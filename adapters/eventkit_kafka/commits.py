@@ -49,6 +49,8 @@ class Commits:
         self._changes = 0
         self._many = _HURRY
         self._room = METADATA
+        self._under_way = 0
+        self._ended = asyncio.Event()
 
     def touched(self) -> None:
         """Something was read or settled."""
@@ -91,6 +93,7 @@ class Commits:
                 marks[tracker.tp] = OffsetAndMetadata(*mark)
         if not marks:
             return True
+        self._under_way += 1
         try:
             async with asyncio.timeout(seconds):
                 await unbroken(self._member.consumer.commit(marks))
@@ -104,4 +107,14 @@ class Commits:
                 tracker.touched = True
             log.debug("group %s: could not commit: %r", self._group, error)
             return False
+        finally:
+            self._under_way -= 1
+            self._ended.set()
         return True
+
+    async def ended(self, seconds: float) -> None:
+        """Until none is under way: what one says that fails is to be said again. TimeoutError after so long."""
+        async with asyncio.timeout(seconds):
+            while self._under_way:
+                self._ended.clear()
+                await self._ended.wait()

@@ -37,7 +37,8 @@ class GroupConsumer:
         self.stopped = False
         self.member = Membership(cluster, group, self)
         self._receive = receive
-        self._lending = Lending(group.name, receive, cluster.publisher, in_flight, self.member.commits.touched)
+        told = (self.member.commits.touched, self.member.doubt)
+        self._lending = Lending(group.name, receive, cluster.publisher, in_flight, *told)
         self._held = Held(group.name, cluster.clients, self._lending)
         self.settle: Callable[[Delivery, Settlement], None] = self._lending.settle
         self.hold: Callable[[int], None] = self._lending.hold
@@ -57,7 +58,9 @@ class GroupConsumer:
     async def flush(self, timeout: float, /) -> None:
         ends = time.monotonic() + timeout
         await self._lending.moves_done(timeout / 2)
-        if not await self.member.commits.commit(list(self.member.trackers.values()), max(ends - time.monotonic(), 0.2)):
+        commits = self.member.commits
+        await commits.ended(max(ends - time.monotonic(), 0.1))
+        if not await commits.commit(list(self.member.trackers.values()), max(ends - time.monotonic(), 0.2)):
             raise TimeoutError("Kafka did not take the commit")
 
     def pause(self) -> None:
@@ -205,7 +208,7 @@ class GroupConsumer:
         """What was read is ours from here on."""
         first, last = records[0].offset, records[-1].offset
         if tracker.next is not None and first > tracker.next:
-            self.member.jumped(tracker, tracker.next)
+            self.member.gaps.jumped(tracker.tp, tracker.next)
         fresh = records
         if tracker.settled:
             fresh = [record for record in records if not tracker.skips(record.offset)]

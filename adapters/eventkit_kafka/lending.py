@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from eventkit.adapter import DONE, Delivery, Done, Message, Move, Receive, Settlement
-from eventkit.errors import LostMessage
+from eventkit.errors import LostMessage, NotProvisioned
 from eventkit_kafka import codec
 from eventkit_kafka.progress import LENT, MOVING, WAITING, Tracker
 from eventkit_kafka.publish import Publisher
@@ -27,17 +27,25 @@ _GATHER = 0.002
 
 
 class Lending:
-    """Never more than `in_flight` are lent at once. `touched` is told of each settlement."""
+    """Never more than `in_flight` are lent at once."""
 
     def __init__(
-        self, group: str, receive: Receive, publisher: Publisher, in_flight: int, touched: Callable[[], None]
+        self,
+        group: str,
+        receive: Receive,
+        publisher: Publisher,
+        in_flight: int,
+        touched: Callable[[], None],
+        missing: Callable[[], None],
     ) -> None:
+        """`touched` is told of each settlement; `missing`, that a copy found no topic."""
         self.in_flight = in_flight
         self.lent = 0
         self._group = group
         self._receive = receive
         self._publisher = publisher
         self._touched = touched
+        self._missing = missing
         self._room: asyncio.Future[None] | None = None
         self._given_back: list[tuple[float, Delivery]] = []
         self._moves: list[tuple[Delivery, Move]] = []
@@ -216,6 +224,8 @@ class Lending:
                 self._returned(tracker)
             else:
                 tracker.pending[offset] = arrival
+                if isinstance(answer, NotProvisioned):
+                    self._missing()
                 self._receive.unsettled(delivery, how, answer)
 
     async def _revoke(self, tracker: Tracker) -> None:

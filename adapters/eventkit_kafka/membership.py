@@ -21,6 +21,7 @@ from eventkit_kafka.clients import begin, end_consumer, hear_commits, keep_commi
 from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.commits import Commits
 from eventkit_kafka.fetch import Fetcher
+from eventkit_kafka.gaps import Gaps
 from eventkit_kafka.progress import Ranges, Tracker, decode
 
 log = logging.getLogger("eventkit.kafka")
@@ -35,7 +36,6 @@ _STUCK = 4
 _CUT = 1.0
 """Seconds that Kafka has to say whether what is taken away is still there."""
 _LOOK_UP = 10.0
-_LOOK_AGAIN = 10.0
 _FIND_AGAIN = 0.5
 _POLL = 0.5
 """Seconds between two questions whether aiokafka's own parts are well."""
@@ -93,6 +93,8 @@ class Membership:
         self._provisioner = cluster.provisioner
         self._starts = cluster.beginnings.starts
         self._group = group
+        self.doubtful = False
+        """A copy found no topic, which may have been deleted."""
         self.stuck = False
         """Kafka answers others, but not this member."""
         self._owner = owner
@@ -100,10 +102,7 @@ class Membership:
         self.commits = Commits(self.group, self, self._settings.commit_interval.total_seconds())
         self._polled = 0.0
         self._finding: set[asyncio.Task[None]] = set()
-        self._looked = -_LOOK_AGAIN
-        self._looking: set[asyncio.Task[None]] = set()
-        self._told: dict[TopicPartition, int] = {}
-        """Up to which offset gaps were told."""
+        self.gaps = Gaps(self.group, cluster.topics)
 
     # joining and leaving
 
@@ -245,45 +244,18 @@ class Membership:
         else:
             start = mark.offset
             if start < begin:
-                self._gap(tp, start, begin)
+                self.gaps.say(tp, start, begin)
         self.consumer.seek(tp, max(start, begin))  # or it would look for it itself
         self.fetcher.begin(tp, max(start, begin))
         return tracker
 
-    def jumped(self, tracker: Tracker, wanted: int) -> None:
-        """Offsets are missing. They may be none of ours, such as marks of transactions; or retention overtook us."""
-        now = time.monotonic()
-        if now - self._looked > _LOOK_AGAIN:
-            self._looked = now
-            task = asyncio.get_running_loop().create_task(self._look_for_gap(tracker.tp, wanted))
-            self._looking.add(task)
-            task.add_done_callback(self._looking.discard)
-
-    async def _look_for_gap(self, tp: TopicPartition, wanted: int) -> None:
-        try:
-            async with asyncio.timeout(_LOOK_UP):
-                begin = (await self._topics.begins([tp]))[tp]
-        except (TimeoutError, OSError, KafkaError):
-            return
-        self._gap(tp, wanted, begin)
-
     def _moved(self, tp: TopicPartition, wanted: int, begin: int, end: int) -> None:
         """Kafka has not what we asked for."""
         if begin > wanted:
-            self._gap(tp, wanted, begin)
+            self.gaps.say(tp, wanted, begin)
             return
-        self._told.pop(tp, None)
+        self.gaps.cut_off(tp, wanted, begin)
         self._begin_anew(tp, begin, end)
-        log.error(
-            "group %s: topic %s, partition %d ends before offset %d, where it was to be read on: it was made anew, or "
-            "cut off when a broker that was behind became its leader. It is read from its beginning, offset %d: what "
-            "was handled before comes again.",
-            self.group,
-            tp.topic,
-            tp.partition,
-            wanted,
-            begin,
-        )
 
     def _begin_anew(self, tp: TopicPartition, begin: int, end: int) -> None:
         """Its offsets count other records from now on: what we know of the old ones must hide none of these."""
@@ -295,23 +267,6 @@ class Membership:
         fresh.touched = True
         self.commits.touched()
         self._owner.cut_off(old, end)
-
-    def _gap(self, tp: TopicPartition, wanted: int, begin: int) -> None:
-        """Unless it was said before."""
-        wanted = max(wanted, self._told.get(tp, 0))
-        if begin <= wanted:
-            return
-        self._told[tp] = begin
-        log.error(
-            "group %s: %d messages of topic %s, partition %d (offsets %d to %d) were dropped by Kafka's retention "
-            "before they were read. Raise the topic's retention.ms or retention.bytes, or run more replicas.",
-            self.group,
-            begin - wanted,
-            tp.topic,
-            tp.partition,
-            wanted,
-            begin - 1,
-        )
 
     def _close(self, trackers: Sequence[Tracker]) -> None:
         """We leave these in order, and the next commit says so."""
@@ -378,10 +333,16 @@ class Membership:
             return False
         return True
 
+    def doubt(self) -> None:
+        """The group's own topics may have been deleted."""
+        self.doubtful = True
+
     async def _gone(self) -> NotProvisioned | None:
         """Were topics deleted under us? They are made again, if we had made them."""
         known = self.consumer._client.cluster  # noqa: SLF001 what it has learned anyway, by reading from them
         unknown = [topic for topic in self._channels if not known.partitions_for_topic(topic)]
+        if self.doubtful:
+            unknown += [self._provisioner.topic(address) for address in (self._group.retry, self._group.dead)]
         if not unknown:
             return None
         async with asyncio.timeout(_LOOK_UP):
@@ -394,6 +355,7 @@ class Membership:
                 )
                 missing = []
             if not missing:
+                self.doubtful = False
                 await self.consumer._client.force_metadata_update()  # noqa: SLF001 or it would wait until it is old
                 return None
         return NotProvisioned(f"topic {', '.join(missing)} was deleted from Kafka")

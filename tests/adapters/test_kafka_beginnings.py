@@ -237,3 +237,28 @@ def test_a_topic_that_ends_before_where_it_was_to_be_read_on_is_read_and_told(
         assert "from its beginning, offset 0" in said
 
     run(url, scenario, partitions=1)
+
+
+def test_a_running_group_begins_with_a_new_topic_where_the_first_of_the_next_release_was_told_to(url: str) -> None:
+    """Only members may commit where that is, and the one that found it may die, or get other partitions."""
+    parcels = Address("topic", "parcels")
+
+    async def scenario(it: Bench) -> None:
+        wider = Group("shipping", (*it.group.sources, parcels))
+        before = await it.consume()
+        await it.adapter.provision([parcels], Provision.CREATE)
+        await it.publish(message(parcels, b"before"))
+        first, second = it.another(), it.another()
+        await first.start(10)
+        await first.provision([wider], Provision.CREATE)
+        await first.stop(5)
+        await it.publish(message(parcels, b"after"))
+        await second.start(10)
+        await second.provision([wider], Provision.CREATE)
+        seen = await it.consume(group=wider, on=second)
+        await until(lambda: seen.bodies == [b"after"])
+        assert not await it.dead(), "what is noted is no dead letter"
+        await before.consumer.stop(5)
+        await second.stop(5)
+
+    run(url, scenario, partitions=1)

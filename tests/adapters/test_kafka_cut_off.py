@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -96,5 +98,26 @@ def test_a_log_that_is_cut_under_its_reader_is_read_from_its_beginning(url: str)
         mark = (await it.adapter._running.cluster.topics.committed(it.topic(it.group.name)))[tp]
         assert mark.offset == 0
         assert decode(*mark)[1] == [(1, 2)]
+
+    run(url, scenario, partitions=1)
+
+
+def test_a_dead_letter_whose_topic_was_deleted_makes_it_again(url: str) -> None:
+    async def scenario(it: Bench) -> None:
+        seen = await it.consume(None)
+        await it.publish(message(body=b"dies"))
+        await until(lambda: seen.got)
+        async with admin_of(it) as admin:
+            await admin.delete_topics([it.topic("shipping.dead")])
+        (delivery,) = seen.got
+        letter = Move(copy(delivery, it.group.dead))
+        tried = 0
+        ends = time.monotonic() + 25
+        while not await it.dead():  # as the core asks for it again
+            assert time.monotonic() < ends
+            if len(seen.failed) >= tried:
+                tried = len(seen.failed) + 1
+                seen.settle(delivery, letter)
+            await asyncio.sleep(0.1)
 
     run(url, scenario, partitions=1)

@@ -244,6 +244,37 @@ def test_health_is_red_while_nobody_says_where_to_read_on(url: str, monkeypatch:
     run(url, scenario)
 
 
+def test_a_flush_waits_for_the_commit_that_is_under_way(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may fail, and what it was to say would then be known to nobody if this process died."""
+
+    async def scenario(it: Bench) -> None:
+        recorder = await it.consume(None)
+        await it.publish(message())
+        await until(lambda: recorder.got)
+        member = consumer_of(recorder).member
+        tracker = next(tracker for tracker in member.trackers.values() if tracker.next)
+        await until(lambda: not tracker.touched)
+        commit = member.consumer.commit
+        done: list[object] = []
+
+        async def slow(marks: object) -> None:
+            await asyncio.sleep(0.5)
+            if not done:
+                done.append("failed")
+                raise KafkaConnectionError
+            await commit(marks)
+            done.append("committed")
+
+        monkeypatch.setattr(member.consumer, "commit", slow)
+        recorder.settle(recorder.got[0])
+        await until(lambda: not tracker.touched)
+        await recorder.consumer.flush(5)
+        assert done[:2] == ["failed", "committed"]
+        monkeypatch.undo()
+
+    run(url, scenario, partitions=1)
+
+
 class Charge(Event, topic="charges", key="card"):
     card: str
 

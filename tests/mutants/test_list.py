@@ -24,7 +24,7 @@ def test_it_applies_once_and_its_check_exists(mutant: Mutant) -> None:
     file, _, test = mutant.test.partition("::")
     if mutant.check not in CHECKS:
         text = (ROOT / file).read_text(encoding="utf-8")
-        assert re.search(rf"^def {re.escape(test.partition('[')[0])}\(", text, re.MULTILINE), mutant.test
+        assert re.search(rf"^(async )?def {re.escape(test.partition('[')[0])}\(", text, re.MULTILINE), mutant.test
 
 
 def test_each_check_of_the_contract_has_a_break_that_it_must_notice() -> None:

@@ -1,0 +1,68 @@
+"""Breaks of what is done where a broker has lost something, or does not take it."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+_KAFKA = "adapters/eventkit_kafka"
+_CUT_OFF = "tests/adapters/test_kafka_cut_off.py"
+
+LOSSES = (
+    Mutant(
+        "drop what cannot be given back",
+        "eventkit/consuming.py",
+        "            self._consumer.settle(delivery, self._outcomes.rescued(delivery))\n",
+        "            pass\n",
+        "tests/unit/test_stuck.py::test_what_is_given_back_and_is_no_longer_there_goes_to_the_retry_address",
+        "memory",
+    ),
+    Mutant(
+        "redis: what cannot be given back is not told",
+        "adapters/eventkit_redis/settle.py",
+        "            self._receive.unsettled(delivery, RELEASE, LostMessage(",
+        "            repr((delivery, RELEASE, LostMessage)) if True else print((",
+        "tests/adapters/test_redis.py::test_what_redis_has_lost_cannot_be_given_back_and_the_core_is_told",
+        "redis",
+    ),
+    Mutant(
+        "kafka: what was settled in another log hides new messages",
+        f"{_KAFKA}/membership.py",
+        "        self._begin_anew(tp, begin, end)\n",
+        "",
+        f"{_CUT_OFF}::test_what_was_settled_in_a_log_that_is_gone_hides_nothing_of_the_next",
+        "kafka",
+    ),
+    Mutant(
+        "kafka: what is nowhere else is taken away",
+        f"{_KAFKA}/membership.py",
+        "            if end < (tracker.next or 0) and",
+        "            if end < 0 and",
+        f"{_CUT_OFF}::test_what_is_in_hand_of_a_topic_that_was_deleted_is_not_dropped",
+        "kafka",
+    ),
+    Mutant(
+        "kafka: where a running group begins is known to one process",
+        f"{_KAFKA}/beginnings.py",
+        "            await self._note_starts(group.name, later)\n",
+        "            pass\n",
+        "tests/adapters/test_kafka_beginnings.py::"
+        "test_a_running_group_begins_with_a_new_topic_where_the_first_of_the_next_release_was_told_to",
+        "kafka",
+    ),
+    Mutant(
+        "a rebalance waits for a circuit",
+        "eventkit/consuming.py",
+        "            finished |= {key for key, _ in mine[: kept[-1]]} - self._asleep()\n",
+        "            finished |= {key for key, _ in mine[: kept[-1]]}\n",
+        "tests/adapters/test_kafka_membership.py::test_partitions_go_to_others_without_waiting_for_an_open_circuit",
+        "kafka",
+    ),
+    Mutant(
+        "the outbox: what waits behind one that failed goes past it",
+        "eventkit/sql/relay.py",
+        "                late.add(lane)\n                self._aside.wait_behind(lane, position)\n",
+        "                free.append((position, message))\n",
+        "tests/once/test_outbox.py::test_a_key_keeps_its_order_while_the_broker_fails",
+        "memory",
+    ),
+)

@@ -26,6 +26,7 @@ from eventkit.errors import (
     Failure,
     InvalidMessage,
     PublishError,
+    RequestError,
 )
 from eventkit.health import Health, examine
 from eventkit.instruments import Instrument, Instruments, Outbox, Page, Place
@@ -278,7 +279,11 @@ class Bus:
             reply = await request.reply
             if self._instruments is not None:
                 self._instruments.replied(self._place, reply, time.perf_counter() - began)
-        answer: R = replies.read(reply, route.reply, route.serializer or core.serializer)
+        try:
+            answer: R = replies.read(reply, route.reply, route.serializer or core.serializer)
+        except RequestError as error:  # its text is the other service's: who reads this trace wants to know whose
+            error.add_note(f"the answer of {route.address.name} to {type(command).__name__} ({request.id})")
+            raise
         return answer
 
     def carrying(self, *, correlation_id: str | None = None, headers: Mapping[str, str] | None = None) -> Bus:

@@ -239,7 +239,20 @@ class Service(Router):
         return f"Service({self.name!r}, {len(self._handlers)} handlers)"
 
     def _check_functions(self) -> None:
-        """What would otherwise fail at the first message."""
+        """What would otherwise fail at the start, or at the first message."""
+        if self.lifespan is not None:
+            name = getattr(self.lifespan, "__qualname__", repr(self.lifespan))
+            if isinstance(self.lifespan, AbstractAsyncContextManager) or not callable(self.lifespan):
+                raise DeclarationError(f"Service({self.name!r}): lifespan={name} is called: give the function itself")
+            if _needs_arguments(self.lifespan):
+                raise DeclarationError(
+                    f"Service({self.name!r}): the lifespan {name} is called without arguments, and asks for some"
+                )
+            if not _makes_a_context(self.lifespan):
+                raise DeclarationError(
+                    f"Service({self.name!r}): the lifespan {name} is no context manager: decorate it with "
+                    "@contextlib.asynccontextmanager"
+                )
         for function in self.middleware:
             if inspect.isfunction(function) and not inspect.iscoroutinefunction(function):
                 raise DeclarationError(
@@ -302,6 +315,25 @@ def _wire_name(handler: Handler, accepted: type[Event | Command[Any]]) -> str:
         return f"topic:{handler.topic.name} {'*' if accepted is Event else routing(accepted).type}"
     route = routing(accepted)
     return f"{route.address} {route.type}"
+
+
+def _needs_arguments(function: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return True
+    except ValueError:  # it does not tell
+        return False
+    return False
+
+
+def _makes_a_context(function: Callable[..., object]) -> bool:
+    """False where it surely does not: a generator or a coroutine that nothing was put around."""
+    return not (
+        inspect.isasyncgenfunction(function)
+        or inspect.iscoroutinefunction(function)
+        or inspect.isgeneratorfunction(function)
+    )
 
 
 def _yielded(lifespan: Lifespan | None) -> object:

@@ -437,7 +437,7 @@ class Suspects:
         alone = known.deaths >= len(self._groups)
         log.log(
             logging.WARNING if alone else logging.INFO,
-            "%s: the process that ran %s died of it, or with it: %s (%d of %d times)",
+            "%s: the process that ran %s died of it, or with it: %s (%d of %d times, then it is a dead letter)",
             self._group.name,
             self._outcomes.telling.about(delivery.message),
             "nothing else ran there" if alone else f"at most {self._groups[known.deaths]} suspects ran there",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from eventkit import headers as h
-from eventkit import log_fields
+from eventkit import log_fields, raised
 from eventkit.adapter import Delivery, Message
 from eventkit.copies import Reason, brief
 from eventkit.errors import Reject
@@ -249,7 +249,9 @@ class Telling:
         return f"{message.type or 'a message without type'}{said} ({message.headers.get(h.ID, 'no id')})"
 
     def _brief(self, error: BaseException, delivery: Delivery) -> str:
-        return self._redactor.text(brief(error), delivery.message)
+        """An exception in a line of the log, with the line of the program's own code that it came of."""
+        said, where = self._redactor.text(brief(error), delivery.message), raised.place(error)
+        return f"{said} (at {where})" if where else said
 
     def _fields(self, delivery: Delivery, attempt: int) -> dict[str, object]:
         message = delivery.message

@@ -38,7 +38,7 @@ def place(alone: Place, real: str, broker: Callable[[str], Broker]) -> Place:
     return beside(alone, real, broker(real))
 
 
-def test_dead_letters_while_services_run(place: Place) -> None:
+def test_dead_letters_while_services_run(place: Place, real: str) -> None:
     async def story() -> None:
         async with running(place) as (bus, services):
             for number in range(4):
@@ -72,6 +72,16 @@ def test_dead_letters_while_services_run(place: Place) -> None:
             assert "5 dead letters of worker" in output
             assert "0 dead letters of worker.audit" in output
             assert "\x1b" not in output
+
+            for everywhere in (("dead-letters", "list"), ("status",), ("dead-letters", "show", "p1")):
+                code, output = await place.run(*everywhere)
+                if real == "rabbit":
+                    assert code == 1
+                    assert "EVENTKIT_RABBIT__MANAGEMENT" in output
+                else:
+                    assert code == 0, output
+                    assert "worker" in output
+                    assert ("worker.audit" in output) == (everywhere[-1] != "p1")
 
             code, output = await place.run("dead-letters", "show", "p1", *of)
             assert code == 0
@@ -237,14 +247,15 @@ def test_ctrl_c_ends_a_tail_in_order(place: Place) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("dead-letters", "list"), "say whose: --group shipping, or --group shop.shipping:service"),
+        (("dead-letters", "retry", "--all"), "say whose: --group shipping, or --group shop.shipping:service"),
+        (("dead-letters", "list"), "the memory broker lives inside the process"),
         (("dead-letters", "list", "-g", "worker"), "the memory broker lives inside the process"),
         (("dead-letters", "list", "-g", "not a name"), "'not a name' is no name"),
         (("dead-letters", "list", "-g", "nowhere:service"), "there is no module 'nowhere' here"),
         (("dead-letters", "list", "-g", "worker", "--since", "soon"), "--since soon: say how long ago (90s, 30m, 2h"),
         (("dead-letters", "retry", "-g", "worker"), "say which: ids, --type, --reason, --since, or --all"),
         (("dead-letters", "discard", "--all", "-g", "worker"), "say --yes"),
-        (("status",), "say whose"),
+        (("status",), "the memory broker lives inside the process"),
         (("status", "shop:service"), "the memory broker lives inside the process"),
         (("tail", "orders"), "the memory broker lives inside the process"),
         (("tail", "dead:orders"), "dead:orders cannot be followed: --from-start shows what it holds"),

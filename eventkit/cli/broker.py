@@ -47,6 +47,16 @@ Groups = Annotated[
         "module:service. May be repeated. Default: the service in EVENTKIT_SERVICE.",
     ),
 ]
+GroupsToSee = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--group",
+        "-g",
+        metavar="NAME|MODULE:SERVICE",
+        help="A group by its name, such as shipping or shipping.audit; or all groups of a service, found by "
+        "module:service. May be repeated. Default: the service in EVENTKIT_SERVICE, else all groups on the broker.",
+    ),
+]
 
 
 def services(targets: Sequence[str]) -> list[Service]:
@@ -58,10 +68,13 @@ def services(targets: Sequence[str]) -> list[Service]:
         fail(str(error))
 
 
-def groups(said: Sequence[str] | None) -> dict[str, Group | None]:
-    """The groups that are meant, by name; None where only the name is known, and so not what it reads."""
+def groups(said: Sequence[str] | None, *, all_else: bool = False) -> dict[str, Group | None]:
+    """The groups that are meant, by name; None where only the name is known, and so not what it reads.
+
+    `all_else`: none, where none is said; `all_groups` then gives those that there are.
+    """
     found: dict[str, Group | None] = {}
-    for word in said or _default():
+    for word in said or _default(all_else):
         if ":" in word:
             for service in services([word]):
                 found.update({name: group for name, (group, _) in service.groups().items()})
@@ -71,6 +84,16 @@ def groups(said: Sequence[str] | None) -> dict[str, Group | None]:
             except DeclarationError as error:
                 fail(str(error))
     return found
+
+
+async def all_groups(bus: Bus, said: dict[str, Group | None]) -> dict[str, Group | None]:
+    """Those that are said; where none are, all that the broker has."""
+    if said:
+        return said
+    found = await bus.adapter.groups()
+    if not found:
+        fail("there are no groups on this broker, in this namespace; eventkit doctor shows where it looks", FAILED)
+    return {group.name: group for group in sorted(found, key=lambda group: group.name)}
 
 
 def redaction() -> Redactor:
@@ -140,11 +163,13 @@ def width() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
 
-def _default() -> Sequence[str]:
+def _default(all_else: bool) -> Sequence[str]:
     try:
         settings = read_settings(discovery.installed())
     except SettingsError as error:
         fail(str(error))
     if "service" in settings.model_fields_set:
         return [settings.service]
+    if all_else:
+        return []
     fail("say whose: --group shipping, or --group shop.shipping:service for all groups of a service")

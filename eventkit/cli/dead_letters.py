@@ -13,7 +13,20 @@ import typer
 
 from eventkit.bus import Bus
 from eventkit.cli import letters as shown
-from eventkit.cli.broker import FAILED, Broker, Groups, Json, Url, fail, groups, redaction, run, width
+from eventkit.cli.broker import (
+    FAILED,
+    Broker,
+    Groups,
+    GroupsToSee,
+    Json,
+    Url,
+    all_groups,
+    fail,
+    groups,
+    redaction,
+    run,
+    width,
+)
 from eventkit.cli.table import printable
 from eventkit.dead_letters import DeadLetters
 from eventkit.errors import DeadLetterError, LetterFailure, NoDeadLetter
@@ -46,7 +59,7 @@ All = Annotated[bool, typer.Option("--all", help="All that there are.")]
 
 @app.command("list")
 def list_(
-    group: Groups = None,
+    group: GroupsToSee = None,
     type: Type = None,
     reason: Reason = None,
     since: Since = None,
@@ -56,11 +69,11 @@ def list_(
     url: Url = None,
 ) -> None:
     """List dead letters, oldest first. Changes nothing, however often."""
-    names, after, redactor = groups(group), _since(since), redaction()
+    names, after, redactor = groups(group, all_else=True), _since(since), redaction()
     which = {"type": type, "reason": reason, "since": after}
 
     async def work(bus: Bus) -> None:
-        for name in names:
+        for name in await all_groups(bus, names):
             await _list(bus.dead_letters(name), which, limit, redactor, as_json)
 
     run(work, broker, url)
@@ -69,15 +82,16 @@ def list_(
 @app.command()
 def show(
     id: Annotated[str, typer.Argument(metavar="ID")],
-    group: Groups = None,
+    group: GroupsToSee = None,
     as_json: Json = False,
     broker: Broker = None,
     url: Url = None,
 ) -> None:
     """Show one dead letter: why, where, when, the stack, headers and body; EVENTKIT_REDACT=card_number hides fields."""
-    names, redactor = groups(group), redaction()
+    said, redactor = groups(group, all_else=True), redaction()
 
     async def work(bus: Bus) -> None:
+        names = await all_groups(bus, said)
         found = [letter for name in names async for letter in bus.dead_letters(name).list(id)]
         if not found:
             raise NoDeadLetter(f"{' and '.join(names)}: no dead letter {id!r}; it was retried, discarded or never one")

@@ -39,6 +39,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "cat postcodes.jsonl | eventkit request QuoteShipping > quotes.jsonl",
     ),
     "status": (
+        "eventkit status",
         "eventkit status shop.orders:service",
         "eventkit status shop.orders:service --watch",
         "eventkit status --group shipping --json",
@@ -68,6 +69,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     ),
     "dead-letters": ("eventkit dead-letters list --group shipping",),
     "dead-letters list": (
+        "eventkit dead-letters list",
         "eventkit dead-letters list --group shipping",
         "eventkit dead-letters list --group shop.shipping:service --since 2h --reason exhausted",
         "eventkit dead-letters list --group shipping --json",

@@ -13,7 +13,7 @@ from eventkit.backlogs import look
 from eventkit.bus import Bus
 from eventkit.cli.backlogs import as_json as object_of
 from eventkit.cli.backlogs import as_table
-from eventkit.cli.broker import FAILED, Broker, Json, Url, groups, run, width
+from eventkit.cli.broker import FAILED, Broker, Json, Url, all_groups, groups, run, width
 
 _CLEAR = "\x1b[H\x1b[J"
 
@@ -21,7 +21,10 @@ _CLEAR = "\x1b[H\x1b[J"
 def status(
     targets: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Argument(metavar="MODULE:SERVICE", help="All groups of these services."),
+        typer.Argument(
+            metavar="MODULE:SERVICE",
+            help="All groups of these services. Default: the service in EVENTKIT_SERVICE, else all on the broker.",
+        ),
     ] = None,
     group: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -43,9 +46,10 @@ def status(
     Changes nothing, and may run beside the services. "-": this broker cannot say. Red: messages that nobody reads. Exit
     code 1 where a group is missing.
     """
-    wanted = groups([*(targets or []), *(group or [])])
+    said = groups([*(targets or []), *(group or [])], all_else=True)
 
     async def work(bus: Bus) -> bool:
+        wanted = await all_groups(bus, said)
         while True:
             found = await asyncio.gather(*(look(bus.adapter, name, known) for name, known in wanted.items()))
             wanted.update({one.name: one.group for one in found if one.group is not None})

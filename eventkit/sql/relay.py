@@ -164,7 +164,7 @@ class Relay:
         found = await self._database.run(lambda connection: statements.lead(connection, self._me, lapsed))
         leads = found.owner == self._me
         if leads and not self.leading:
-            log.info("outbox: this process publishes")
+            log.info("outbox: this process publishes what stands in it, in order; others wait to take over")
         self.leading = leads
         if leads:
             self._woken.set()

@@ -256,6 +256,28 @@ def memory(store: Store | None = None) -> MemoryAdapter:
     return MemoryAdapter(Connection(url=None, namespace="", client="test"), store=store or Store())
 
 
+def test_a_lifespan_that_cannot_run() -> None:
+    @asynccontextmanager
+    async def asks(service: object) -> AsyncIterator[None]:
+        yield
+
+    async def bare() -> AsyncIterator[None]:
+        yield
+
+    @asynccontextmanager
+    async def fine(size: int = 1) -> AsyncIterator[None]:
+        yield
+
+    Service("shipping", lifespan=fine)
+    for lifespan, said in (
+        (asks, "is called without arguments"),
+        (bare, "decorate it with @contextlib.asynccontextmanager"),
+        (fine(), "give the function itself"),
+    ):
+        with pytest.raises(DeclarationError, match=said):
+            Service("shipping", lifespan=lifespan)  # type: ignore[arg-type]  # that is the point
+
+
 def test_what_cannot_run_is_refused_at_start() -> None:
     class Forgetful(MemoryAdapter):
         capabilities = MemoryAdapter.capabilities.__class__(

@@ -190,6 +190,13 @@ class Telling:
             self._brief(error, delivery),
             extra=self._fields(delivery, attempt),
         )
+        if self.counts.dead == 1 and self.place.broker != "memory":  # whose letters only this process can see
+            log.info(
+                "%s: what it gives up on waits for a person: eventkit dead-letters list --group %s",
+                self.place.group,
+                self.place.group,
+                extra=self._fields(delivery, attempt),
+            )
         self._happened(What.DEAD, entry, delivery, None, attempt, error, message=letter)
 
     def skipped(self, delivery: Delivery) -> None:

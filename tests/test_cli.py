@@ -70,8 +70,9 @@ def free_port() -> int:
 
 
 def test_says_what_it_listens_to_and_where(slow: Path) -> None:
-    with Program(*EVENTKIT, "run", "slow:service", "--broker", "memory", cwd=slow) as program:
-        program.wait_for(r"on memory \(this process alone\)")
+    env = {"EVENTKIT_NAMESPACE": "shop"}
+    with Program(*EVENTKIT, "run", "slow:service", "--broker", "memory", cwd=slow, env=env) as program:
+        program.wait_for(r"on memory \(this process alone\), namespace shop")
         program.wait_for(r"group +listens to +for\n +slow +topic work +Work\n")
         assert "EVENTKIT_BROKER is not set" not in program.output  # it was asked for by name
 

@@ -29,7 +29,7 @@ from eventkit.processes.serving import Serving
 from eventkit.processes.supervisor import Supervisor
 from eventkit.processes.worker import Assignment, Worker
 from eventkit.service import Service
-from eventkit.settings import read_settings
+from eventkit.settings import Settings, read_settings
 from eventkit.subscriptions import channels, table
 
 log = logging.getLogger("eventkit")
@@ -222,7 +222,11 @@ def _silent() -> None:
 
 def _where(broker: str | None, url: str | None) -> str:
     settings = read_settings(discovery.installed())
-    name = broker or settings.broker
+    place = _address(broker or settings.broker, url, settings)
+    return f"{place}, namespace {settings.namespace}" if settings.namespace else place
+
+
+def _address(name: str, url: str | None, settings: Settings) -> str:
     if name == "memory":
         return "memory (this process alone)"
     secret = settings.url.get_secret_value() if settings.url else None

@@ -20,6 +20,7 @@ from eventkit.contract.checks import eventually
 from eventkit.testing.brokers import provide
 from tests.security.conftest import Watch
 from tests.security.servers import POOR, Papers, Secured, nats_settings
+from tests.security.signed import Operator
 
 Give = Callable[[str], Secured]
 SOON = 8.0
@@ -214,4 +215,24 @@ def test_nats_takes_an_nkey(use: Callable[[dict[str, str]], None], watch: Watch,
         use({**environment, "EVENTKIT_NATS__CREDENTIALS__NKEY_SEED_FILE": str(files[0])})
         works(watch)
         use({**environment, "EVENTKIT_NATS__CREDENTIALS__NKEY_SEED_FILE": str(files[1])})
+        refused(watch, r"(?i)authoriz")
+
+
+def test_nats_takes_a_credentials_file(use: Callable[[dict[str, str]], None], watch: Watch, papers: Papers) -> None:
+    operator = Operator()
+    files = [papers.folder / "right.creds", papers.folder / "forged.creds"]
+    for file, forged in zip(files, (False, True), strict=True):
+        text, seed = operator.credentials(forged=forged)
+        file.write_text(text)
+        watch.secrets.add(seed)
+    settings = {"tls": nats_settings(papers, "")["tls"], **operator.settings()}
+    with provide("nats", settings=settings) as broker:
+        environment = {
+            "EVENTKIT_BROKER": "nats",
+            "EVENTKIT_URL": f"tls://localhost:{broker.url.rpartition(':')[2]}",
+            "EVENTKIT_NATS__TLS__CA_FILE": str(papers.ca),
+        }
+        use({**environment, "EVENTKIT_NATS__CREDENTIALS__CREDS_FILE": str(files[0])})
+        works(watch)
+        use({**environment, "EVENTKIT_NATS__CREDENTIALS__CREDS_FILE": str(files[1])})
         refused(watch, r"(?i)authoriz")

@@ -27,7 +27,8 @@ html_copy_source = False
 autodoc_default_options = {
     "members": True,
     "member-order": "bysource",
-    "inherited-members": "BaseModel,BaseException,Enum,str,tuple,ABC,Protocol,Generic,ConnectionError",
+    "inherited-members": "BaseModel,BaseException,Enum,str,tuple,ABC,Protocol,Generic",
+    "exclude-members": "errno,filename,filename2,strerror,characters_written",  # what OSError brings
 }
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

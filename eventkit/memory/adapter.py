@@ -147,8 +147,8 @@ class MemoryAdapter:
         queue = self._store.queues.get(self._naming.group(group.name))
         if queue is None:
             raise NotProvisioned(f"missing in memory: group:{group.name}")
-        held = [stored for consumer in queue.consumers for stored in consumer.held.values()]
-        ready, in_flight = self._split(queue.ready), self._split(held)
+        held = [stored for consumer in queue.consumers for stored in list(consumer.held.values())]
+        ready, in_flight = self._split(list(queue.ready)), self._split(held)
         return Backlog(
             ready=len(queue.ready),
             in_flight=len(held),

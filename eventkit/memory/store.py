@@ -45,11 +45,11 @@ class Queue:
         self.ready: deque[Stored] = deque()
         self.delayed = 0
         self.consumers: list[Reader] = []
-        self._taking = threading.Lock()
+        self._changing = threading.Lock()
 
     def take(self, consumer: Reader, most: int) -> list[Stored]:
         """The next for this consumer. Each key belongs to one of several, once no other has any of it in hand."""
-        with self._taking:
+        with self._changing:
             many = len(self.consumers)
             others = [other.keys for other in self.consumers if other is not consumer]
             taken: list[Stored] = []
@@ -70,23 +70,24 @@ class Queue:
         return taken
 
     def join(self, consumer: Reader) -> None:
-        with self._taking:
+        with self._changing:
             self.consumers.append(consumer)
         self.wake()
 
     def leave(self, consumer: Reader) -> None:
-        with self._taking:
+        with self._changing:
             self.consumers.remove(consumer)
             consumer.keys.clear()
         self.wake()
 
     def put(self, stored: Stored) -> None:
-        self.ready.append(stored)
+        with self._changing:  # a thread that looks for a place in it must not see it change
+            self.ready.append(stored)
         self.wake()
 
     def put_back(self, stored: Stored) -> None:
         """Before all that was published later."""
-        with self._taking:
+        with self._changing:
             place = 0
             for other in self.ready:
                 if other.number > stored.number:

@@ -27,9 +27,17 @@ MESSAGES = (
     Mutant(
         "keep nothing for a group that nobody reads",
         "eventkit/memory/store.py",
-        "        self.ready.append(stored)\n        self.wake()\n",
-        "        if self.consumers:\n            self.ready.append(stored)\n        self.wake()\n",
+        "            self.ready.append(stored)\n        self.wake()\n",
+        "            if self.consumers:\n                self.ready.append(stored)\n        self.wake()\n",
         "D3",
+    ),
+    Mutant(
+        "memory: what is given back may meet what another thread publishes",
+        "eventkit/memory/store.py",
+        "        with self._changing:  # a thread that looks for a place in it must not see it change\n",
+        "        if True:\n",
+        "tests/unit/test_memory.py::test_what_is_given_back_while_another_thread_publishes_is_kept_in_its_place",
+        fails_with="RuntimeError",
     ),
     Mutant(
         "publish again what was confirmed",

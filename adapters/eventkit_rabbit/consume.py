@@ -121,7 +121,7 @@ class RabbitConsumer:
             except BaseException:
                 self._session = None
                 self._arrived.clear()  # what it brought already comes again
-                await wire.close_channel(session.channel)
+                await session.leave()
                 raise
         return session
 
@@ -132,6 +132,8 @@ class RabbitConsumer:
             self._arrived.clear()
             if not session.deleted:  # nobody brings again what was in a deleted queue
                 self._start(self._drop(session), "drop")
+            if isinstance(reason, NotProvisioned):  # the broker has ended the consumer, and not the channel
+                self._start(session.leave(), "leave")
             said = not session.wire.lost.done()  # of a lost connection the link speaks
             if said:
                 log.warning("group %s no longer consumes %s: %s; trying again", self._group.name, self._queue, reason)
@@ -199,7 +201,7 @@ class RabbitConsumer:
                 await unbroken(self._apply())
         except Exception as error:  # noqa: BLE001 (a channel that cannot be switched is replaced)
             if session is not None:
-                await session.wire.close_channel(session.channel)
+                await session.leave()
                 session.end(error)
 
     # --- deliveries ---
@@ -236,7 +238,7 @@ class RabbitConsumer:
                 await receive(batch)
             except Exception as error:
                 log.exception("group %s: a batch could not be handed over", self._group.name)
-                await session.wire.close_channel(session.channel)
+                await session.leave()
                 session.end(error)
 
     def _park(self, batch: list[Delivery]) -> list[Delivery]:
@@ -377,7 +379,7 @@ class RabbitConsumer:
                     await self._leave(session)
             except TimeoutError:
                 # it must not stay open: it would hold its messages for ever
-                self._closing = asyncio.create_task(session.wire.close_channel(session.channel))
+                self._closing = asyncio.create_task(session.leave())
         self._session = None
         if self._timer is not None:
             self._timer.cancel()
@@ -395,7 +397,7 @@ class RabbitConsumer:
         """
         with suppress(Exception):  # of a connection that is lost meanwhile aiormq may say no more than that
             await unbroken(self._end_consumer())
-        await session.wire.close_channel(session.channel)
+        await session.leave()
 
     async def _end_consumer(self) -> None:
         async with self._switch:

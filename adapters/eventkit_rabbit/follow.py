@@ -63,7 +63,8 @@ class Following:
             self._some.clear()
             await self._some.wait()
         tag, header, body = self._arrived.popleft()
-        self.wire.write(write.ack(self.channel.number, tag, multiple=False))
+        if self.over is None:  # what is written on a channel that is no more ends the whole connection
+            self.wire.write(write.ack(self.channel.number, tag, multiple=False))
         decoded = decode.decode(header)
         return Delivery(decode.read(self._address, decoded, body), decode.position(decoded, body), None, None)
 

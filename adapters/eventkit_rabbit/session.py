@@ -33,6 +33,7 @@ class Session:
         self.channel: AbstractChannel
         self._arrived = arrived
         self._origins = origins
+        self._left = False
 
     def content(self, method: int, arguments: bytes, header: bytes, body: bytes, /) -> None:
         if method != frames.DELIVER:
@@ -71,9 +72,15 @@ class Session:
         # the second: that it was to be consumed or asked for before the broker could tell of its end
         return isinstance(over.result(), NotProvisioned | amqp.ChannelNotFoundEntity)
 
+    async def leave(self) -> None:
+        """Close the channel. Nothing more is written on it: that would end the whole connection, and all that is
+        unsettled on its other channels would come again."""
+        self._left = True
+        await self.wire.close_channel(self.channel)
+
     def flush(self) -> None:
         """Write what is settled."""
-        if self.tags.waiting and not self.over.done():
+        if self.tags.waiting and not self._left and not self.over.done():
             self.wire.write(*self.tags.write(self.channel.number))
 
 

@@ -89,8 +89,10 @@ class Subscription:
             async with self.still(min(_COME + _ANSWERS * (loop.time() - asked), _FULL)) as still:
                 if still:
                     await self.end()
-                    await self.begin(prefetch)
-                    return
+            if still:
+                self.session.flush()
+                await self.begin(prefetch)
+                return
         self._not_before = loop.time() + _AGAIN
 
     async def _fills(self) -> bool:

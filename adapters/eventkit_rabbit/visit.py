@@ -105,6 +105,9 @@ class Visit:
         return True
 
     def remove(self, tag: int) -> None:
+        """Raises what has ended the visit, if anything has: it is back then, or on its way."""
+        if self.error is not None:  # what is written on a channel that is no more ends the whole connection
+            raise self.error
         if tag not in self.removed:
             self.removed.add(tag)
             self.wire.write(write.ack(self.channel.number, tag, multiple=False))

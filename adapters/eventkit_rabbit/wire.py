@@ -51,6 +51,7 @@ class Wire:
         self._out: list[bytes] = []
         self._loop = loop
         self._last_channel = 0
+        self._closing: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(cls, to: Target, purpose: str) -> Wire:
@@ -157,14 +158,19 @@ class Wire:
         self.frames.owners.pop(channel.number, None)
 
     async def close_channel(self, channel: AbstractChannel) -> None:
-        """Close it in time, whatever state it is in. What is unsettled on it goes back to its queue."""
+        """Close it in time, whatever state it is in. What is unsettled on it goes back to its queue.
+
+        One that is not closed in time is so later, when the broker has answered what was asked on it before: it would
+        hold its messages for as long as the connection lives.
+        """
         self.disown(channel)
         self._flush()
         if self.lost.done() or channel.is_closed:
             return
-        with suppress(Exception):
-            async with asyncio.timeout(_CALL):
-                await channel.close()
+        closing = asyncio.ensure_future(_closed(channel))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        await asyncio.wait([closing], timeout=_CALL)
 
     @asynccontextmanager
     async def scratch(self) -> AsyncIterator[AbstractChannel]:
@@ -203,9 +209,16 @@ class Wire:
             return
         reason = error or amqp.AMQPConnectionError("the connection was closed")
         self.lost.set_result(reason)
+        for closing in self._closing:
+            closing.cancel()
         owners, self.frames.owners = self.frames.owners, {}
         for owner in owners.values():
             owner.closed(reason)
+
+
+async def _closed(channel: AbstractChannel) -> None:
+    with suppress(Exception):
+        await channel.close()
 
 
 async def uncut(call: Awaitable[T]) -> T:

@@ -18,6 +18,7 @@ import pytest
 from aiormq.exceptions import AMQPConnectionError, ChannelNotFoundEntity, ProbableAuthenticationError
 from pamqp.commands import Basic
 from pydantic import SecretStr
+from yarl import URL
 
 from eventkit import Bus, Event, Service
 from eventkit import headers as h
@@ -37,10 +38,23 @@ from eventkit.adapter import (
 from eventkit.errors import CapabilityNotSupported, InvalidMessage, MessageTooLarge, NoOwner, NotProvisioned
 from eventkit.testing.brokers import Broker, BrokerUnavailable, provide
 from eventkit.testing.brokers.process import free_port
-from eventkit_rabbit import RabbitAdapter, RabbitSettings, decode, delay, encode, link, properties, write
+from eventkit_rabbit import (
+    RabbitAdapter,
+    RabbitSettings,
+    consume,
+    decode,
+    delay,
+    encode,
+    link,
+    properties,
+    topology,
+    wire,
+    write,
+)
 from eventkit_rabbit.tags import Tags
 from eventkit_rabbit.target import target
 from eventkit_rabbit.wire import Wire
+from tests.proxy import Proxy
 
 TOPIC, INBOX = Address("topic", "orders"), Address("inbox", "shipping")
 GROUP = Group("shipping", (TOPIC, INBOX))
@@ -770,8 +784,9 @@ def test_a_failed_move_keeps_the_delivery(url: str) -> None:
     run(work())
 
 
-def test_a_copy_that_is_confirmed_late_keeps_no_other_waiting(url: str) -> None:
+def test_a_copy_that_is_confirmed_late_keeps_no_other_waiting(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A delay queue that was just made is safe only after a while, and what goes there is kept until then."""
+    monkeypatch.setattr(topology, "_YOUNG", 20.0)
 
     async def work() -> None:
         async with world(url) as w:
@@ -783,12 +798,88 @@ def test_a_copy_that_is_confirmed_late_keeps_no_other_waiting(url: str) -> None:
             before = inbox.consumer._session  # type: ignore[attr-defined]
             inbox.settle(later, Move(message(GROUP.retry, "copy", due=soon(seconds=60))))
             inbox.settle(dead, Move(message(GROUP.dead, "letter")))
-            await until(lambda: 2 in inbox.consumer._session.tags._settled, seconds=1)  # type: ignore[attr-defined]
+            await until(lambda: 2 in inbox.consumer._session.tags._settled)  # type: ignore[attr-defined]
             adapter._now()._consuming.now().abort(ConnectionError("cut"))  # type: ignore[union-attr]
             await until(lambda: inbox.consumer._session not in (None, before))  # type: ignore[attr-defined]
             await adapter.publish([message(TOPIC, "last")])
             await until(lambda: "last" in inbox.ids)
             assert inbox.ids == ["later", "dead", "later", "last"], "one that was moved came again"
+
+    run(work())
+
+
+def test_what_is_settled_while_its_channel_is_closed_ends_no_connection(url: str) -> None:
+    """All that is unsettled on the connection's other channels would come again."""
+
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox(lambda delivery: None))
+            await adapter.publish([message(TOPIC, number) for number in range(20)])
+            await until(lambda: len(inbox.got) == 20)
+            wire, session = adapter._now()._consuming.now(), inbox.consumer._session  # type: ignore[attr-defined]
+            leaving = asyncio.create_task(session.leave())
+            for delivery in inbox.got:
+                await asyncio.sleep(0.001)
+                inbox.settle(delivery)
+                session.flush()
+            await leaving
+            await adapter.measure(GROUP)
+            assert adapter._now()._consuming.now() is wire
+
+    run(work())
+
+
+def test_a_channel_that_could_not_be_closed_in_time_is_closed_later(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in hand on it would be nobody's for as long as the connection lives."""
+    monkeypatch.setattr(wire, "_CALL", 0.3)
+    monkeypatch.setattr(consume, "_OPEN", 0.3)
+
+    async def work(proxy: Proxy) -> None:
+        async with world(url) as w:
+            direct = await w.provisioned()
+            adapter = RabbitAdapter(
+                Connection(SecretStr(str(URL(url).with_host("127.0.0.1").with_port(proxy.port))), w.namespace, "test")
+            )
+            await adapter.start(10)
+            w.adapters.append(adapter)
+            inbox = await w.consume(
+                adapter, Inbox(lambda delivery: DONE if delivery.deliveries == 2 else None), in_flight=5
+            )
+            await direct.publish([message(TOPIC, number) for number in range(5)])
+            await until(lambda: len(inbox.got) == 5)
+            session = inbox.consumer._session  # type: ignore[attr-defined]
+            proxy.stall()
+            inbox.consumer.hold(10)
+            await until(session.over.done)
+            await until(lambda: inbox.consumer.error is not None)
+            proxy.mend()
+            await until(lambda: inbox.ids[5:] == [str(number) for number in range(5)])
+
+    with Proxy() as proxy:
+        proxy.to(URL(url).port or 0)
+        run(work(proxy))
+
+
+def test_a_follower_whose_channel_is_closed_ends_no_connection(url: str) -> None:
+    """The broker closes one that has left a message in hand for too long."""
+
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            wire = adapter._now()._consuming.now()
+            assert wire is not None
+            async with adapter.follow(TOPIC) as following:
+                await adapter.publish([message(TOPIC, number) for number in range(2)])
+                assert (await anext(following)).message.headers[h.ID] == "0"
+                (channel,) = (one for one in wire.frames.owners.values() if type(one).__name__ == "Following")
+                await until(lambda: channel._arrived)  # type: ignore[attr-defined]
+                wire.write(write.ack(channel.channel.number, 99, multiple=False))  # type: ignore[attr-defined]
+                await until(lambda: channel.over is not None)  # type: ignore[attr-defined]
+                await asyncio.sleep(0.1)  # the broker has its answer
+                assert (await anext(following)).message.headers[h.ID] == "1"
+                await adapter.measure(GROUP)
+                assert adapter._now()._consuming.now() is wire
 
     run(work())
 
@@ -987,6 +1078,10 @@ def test_what_was_in_hand_when_its_queue_was_deleted_still_becomes_a_retry_or_a_
             inbox = await w.consume(adapter, Inbox(lambda delivery: None))
             assert await adapter.publish([message(TOPIC, number) for number in range(4)]) == [None] * 4
             await until(lambda: len(inbox.got) == 4)
+            wire = adapter._now()._consuming.now()
+            assert wire is not None
+            channels = lambda: sum(not one.is_closed for one in wire.connection.channels.values() if one)  # noqa: E731
+            before = channels()
             connection = await aiormq.connect(url)
             channel = await connection.channel()
             await channel.queue_delete(f"{w.namespace}.shipping")
@@ -1002,6 +1097,8 @@ def test_what_was_in_hand_when_its_queue_was_deleted_still_becomes_a_retry_or_a_
             await until(lambda: set(inbox.ids[4:]) == {"now", "later"})
             assert [d.message.headers[h.ID] async for d in adapter.browse(GROUP.dead)] == ["dead"]
             assert inbox.failed == []
+
+            await until(lambda: channels() == before)  # type: ignore[no-untyped-call]
 
     run(work())
 

@@ -277,6 +277,14 @@ BROKERS = (
         "rabbit",
     ),
     Mutant(
+        "rabbit: settle on a channel that is being closed",
+        f"{_RABBIT}/session.py",
+        "        if self.tags.waiting and not self._left and not self.over.done():\n",
+        "        if self.tags.waiting and not self.over.done():\n",
+        "tests/adapters/test_rabbit.py::test_what_is_settled_while_its_channel_is_closed_ends_no_connection",
+        "rabbit",
+    ),
+    Mutant(
         "rabbit: deliver as many as ever",
         f"{_RABBIT}/consume.py",
         "        self._at_most = at_most\n",

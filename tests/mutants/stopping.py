@@ -27,7 +27,7 @@ STOPPING = (
     Mutant(
         "rabbit: a stop that runs out of time leaves its channel open",
         f"{_RABBIT}/consume.py",
-        "                self._closing = asyncio.create_task(session.wire.close_channel(session.channel))\n",
+        "                self._closing = asyncio.create_task(session.leave())\n",
         "                pass\n",
         f"{_STOPS}::test_a_stop_that_runs_out_of_time_gives_back_what_is_held_and_leaves_others_alone",
         "rabbit",

@@ -41,6 +41,8 @@ class Lending:
         """`touched` is told of each settlement; `missing`, that a copy found no topic."""
         self.in_flight = in_flight
         self.lent = 0
+        self.cut = False
+        """Has Kafka ever lost anything that was in hand?"""
         self._group = group
         self._receive = receive
         self._publisher = publisher
@@ -150,7 +152,7 @@ class Lending:
 
     def cut_off(self, tracker: Tracker, messages: Sequence[Message]) -> None:
         """Kafka has lost what is in hand of this partition. These, which nobody was to have yet, are written anew."""
-        tracker.cut = True
+        tracker.cut = self.cut = True
         if tracker.lent() or messages:
             log.warning(
                 "group %s: Kafka has lost %d messages of topic %s, partition %d that are in hand: they are handled all "

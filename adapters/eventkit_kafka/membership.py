@@ -337,6 +337,15 @@ class Membership:
         """The group's own topics may have been deleted."""
         self.doubtful = True
 
+    async def restore(self, seconds: float) -> None:
+        """Make the group's topics again, if they were deleted and were made by us."""
+        self.doubtful = True
+        try:
+            async with asyncio.timeout(seconds):
+                await unbroken(self._gone())
+        except Exception as error:  # noqa: BLE001 whatever aiokafka raises: it is stopping, and copies fail as they would
+            log.debug("group %s: its topics could not be looked for: %r", self.group, error)
+
     async def _gone(self) -> NotProvisioned | None:
         """Were topics deleted under us? They are made again, if we had made them."""
         known = self.consumer._client.cluster  # noqa: SLF001 what it has learned anyway, by reading from them

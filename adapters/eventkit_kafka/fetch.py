@@ -32,9 +32,10 @@ log = logging.getLogger("eventkit.kafka")
 
 _ANSWER, _OF_ONE = 4 << 20, 1 << 20
 """Bytes of an answer, in all and of one partition. A record that is larger comes all the same."""
-_FEW, _ENOUGH = 1 << 20, 8 << 20
-"""Bytes that are held, above which no more is asked for: of a partition, so that a whole answer of it waits while the
-one before is handled; of all."""
+_FEW, _ENOUGH = 256 << 10, 8 << 20
+"""Bytes that are held, above which no more is asked for: of a partition; of all."""
+_AHEAD = _OF_ONE
+"""Of a partition, while little else is held: so a whole answer of it waits while the one before is handled."""
 _WAIT_MS, _BUSY_WAIT_MS = 500, 10
 """How long a broker waits for something to answer with. The second: while partitions of it are left out, which are soon
 to be asked for, and meanwhile cannot be: shorter than it takes to handle what is held of them."""
@@ -142,7 +143,7 @@ class Fetcher:
                 place.stretches.popleft()
                 place.size -= stretch.size
                 self._size -= stretch.size
-                if place.size <= _FEW and place.broker not in self._asking:
+                if place.size <= _AHEAD and place.broker not in self._asking:
                     self._changed.set()
         if place is not None:
             self._ready.pop(tp, None)
@@ -182,6 +183,7 @@ class Fetcher:
         """Each broker that is not being asked. Seconds until it is to be tried again; None: when something changes."""
         if self._size >= _ENOUGH:
             return None
+        few = _AHEAD if self._size <= 2 * _AHEAD else _FEW
         now = time.monotonic()
         pause: float | None = None
         wanted: dict[int, list[_Place]] = defaultdict(list)
@@ -197,7 +199,7 @@ class Fetcher:
             elif place.again > now:
                 pause = min(pause or _UNREADABLE_AGAIN, place.again - now)
                 left_out.add(broker)
-            elif place.size > _FEW:
+            elif place.size > few:
                 left_out.add(broker)
             else:
                 wanted[broker].append(place)

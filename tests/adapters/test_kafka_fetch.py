@@ -103,7 +103,8 @@ def test_it_reads_on_and_ahead_and_gives_each_partition_by_itself() -> None:
 
 def test_it_asks_for_no_more_than_it_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     log = {n: batch(n, some(b"x" * 200)) for n in range(50)}
-    monkeypatch.setattr(fetch, "_FEW", len(log[0]))  # an answer that waits is no reason not to read another meanwhile
+    monkeypatch.setattr(fetch, "_FEW", 100)
+    monkeypatch.setattr(fetch, "_AHEAD", len(log[0]))  # an answer that waits is no reason not to read another meanwhile
 
     async def scenario(kafka: Kafka, fetcher: Fetcher) -> None:
         kafka.logs[ONE] = log

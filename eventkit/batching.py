@@ -10,10 +10,11 @@ from eventkit import headers as h
 from eventkit.adapter import Settlement
 from eventkit.context import Context
 from eventkit.errors import InvalidMessage, PartialFailure
+from eventkit.failures import Wait
 from eventkit.gathering import Gathered, Item
 from eventkit.handling import Call, make_context
 from eventkit.lanes import take_back_cancellation
-from eventkit.outcomes import Outcomes, Wait
+from eventkit.outcomes import Outcomes
 from eventkit.outgoing import Sending, Unsendable
 
 

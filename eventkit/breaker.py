@@ -1,13 +1,15 @@
-"""Breaker: the circuit of one handler in this process, closed or open."""
+"""Breakers: the circuits of a group's handlers in this process, closed or open."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from eventkit.circuit import Circuit
 from eventkit.clock import Clock, Timer
+from eventkit.declaring import Handler
+from eventkit.handling import Entry
 from eventkit.lanes import Gate
 
 log = logging.getLogger("eventkit")
@@ -121,3 +123,53 @@ class Breaker:
         """Have all that wait ask again: the first becomes the probe."""
         gate, self._gate = self._gate, Gate()
         gate.open()
+
+
+class Breakers:
+    """Those of one group: of the handlers that have a circuit, and were called."""
+
+    def __init__(self, group: str, clock: Clock) -> None:
+        self.stopping = False
+        """From now on what waits for one is given back: its time may be long after the stop's."""
+        self._group = group
+        self._clock = clock
+        self._breakers: dict[Handler, Breaker] = {}
+
+    def of(self, entry: Entry) -> Breaker:
+        """Of a handler that has a circuit."""
+        found = self._breakers.get(entry.handler)
+        if found is None:
+            assert entry.circuit is not None
+            found = self._breakers[entry.handler] = Breaker(entry.circuit, entry.name, self._group, self._clock)
+        return found
+
+    def succeeded(self, entry: Entry) -> None:
+        """This handler answered."""
+        if entry.circuit is not None:
+            self.of(entry).succeeded()
+
+    def dropped(self, entry: Entry, token: object) -> None:
+        """This message of this handler comes to no attempt."""
+        if entry.circuit is not None:
+            self.of(entry).dropped(token)
+
+    def forget(self, token: object) -> None:
+        """This message is given back, whosever it was."""
+        for breaker in self._breakers.values():
+            breaker.dropped(token)
+
+    def stop(self) -> None:
+        self.stopping = True
+        for breaker in self._breakers.values():
+            breaker.let_in()
+
+    @property
+    def resting(self) -> Mapping[str, str]:
+        """The handlers that rest, and since when."""
+        found = {handler.name: breaker.state for handler, breaker in self._breakers.items()}
+        return {name: state for name, state in found.items() if state is not None}
+
+    @property
+    def open(self) -> Mapping[str, bool]:
+        """By handler: is it open?"""
+        return {handler.name: breaker.state is not None for handler, breaker in self._breakers.items()}

@@ -14,11 +14,12 @@ from eventkit import batching, copies
 from eventkit.adapter import Adapter, Consumer, Delivery, Done, Group, Move, Release, Settlement
 from eventkit.clock import Clock, sleep
 from eventkit.errors import LostMessage, MessageTooLarge
+from eventkit.failures import Wait
 from eventkit.gathering import Gathered, Item, Joined
 from eventkit.headers import SUSPECT
 from eventkit.instruments import GroupState, Place
 from eventkit.lanes import Gate, Lanes, take_back_cancellation
-from eventkit.outcomes import Outcomes, Unsettled, Wait
+from eventkit.outcomes import Outcomes, Unsettled
 from eventkit.room import Room
 from eventkit.suspects import Suspects
 from eventkit.telling import Counts
@@ -103,12 +104,12 @@ class Consuming:
     def state(self) -> GroupState:
         """For instruments."""
         error = self.error or self._adapter.error
-        return GroupState(self.place, len(self._held), self._outcomes.breakers, error, self._outcomes.types)
+        return GroupState(self.place, len(self._held), self._outcomes.breakers.open, error, self._outcomes.types)
 
     @property
     def circuits(self) -> Mapping[str, str]:
         """The handlers that rest, and since when."""
-        return self._outcomes.circuits
+        return self._outcomes.breakers.resting
 
     @property
     def sleeping(self) -> int:

@@ -6,33 +6,28 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from datetime import datetime, timedelta
 from types import CoroutineType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from eventkit import copies, repeats
 from eventkit import headers as h
 from eventkit.adapter import DONE, RELEASE, Delivery, Done, Group, Message, Move, Release, Settlement
-from eventkit.breaker import Breaker
+from eventkit.breaker import Breakers
 from eventkit.clock import LONGEST, Clock
 from eventkit.copies import Reason
-from eventkit.declaring import Handler
 from eventkit.errors import (
-    CommandFailed,
-    GiveUp,
-    InvalidMessage,
-    ProcessDied,
-    Reject,
     UndecodableMessage,
     UnknownMessage,
 )
+from eventkit.failures import Failures, Wait
 from eventkit.gathering import Gatherer, Item, Joined
 from eventkit.handling import Entry, Table
 from eventkit.instruments import Attempt, Brief
 from eventkit.lanes import Gate, go_on, take_back_cancellation
 from eventkit.messages import Command, Event
-from eventkit.outgoing import Emitter, Unsendable
+from eventkit.outgoing import Emitter
 from eventkit.telling import Telling
 from eventkit.wire import JSON
 
@@ -45,12 +40,6 @@ UNKNOWN_LIMIT = timedelta(hours=1)
 """After this in all it is a dead letter."""
 _LONGEST_REST = timedelta(minutes=10)
 """How long a message that is put off waits on the broker at most, each time, while its handler rests."""
-
-
-class Wait(NamedTuple):
-    """No settlement yet: decide again after so many seconds, with the key's later messages waiting behind."""
-
-    seconds: float
 
 
 Unsettled: TypeAlias = Wait | Gate | Joined | Item
@@ -73,7 +62,6 @@ class Outcomes:
         self.telling = telling
         self.gatherer = gatherer
         self._waiting: dict[int, int] = {}
-        self._breakers: dict[Handler, Breaker] = {}
         self.patience = repeats.Patience(group.name)
         """With the stores of what was handled."""
         self.crowded: Callable[[], bool] = lambda: False
@@ -81,24 +69,23 @@ class Outcomes:
         self._stopping = False
         self.aborting = False
         """A stop has run out of time: a cancellation is ours, and no failure of the message."""
-        self._said_overtaking = False
         self._group = group
         self._table = table
         self.emitter = emitter
         self._clock = clock
         self._briefs = telling.briefs(table.types)
+        self.breakers = Breakers(group.name, clock)
+        self._failures = Failures(group, table, emitter, clock, telling, self.breakers)
 
     def stop(self) -> None:
         """From now on what waits for a circuit or a store is given back: its time may be long after the stop's."""
         self._stopping = True
-        for breaker in self._breakers.values():
-            breaker.let_in()
+        self.breakers.stop()
 
     def forget(self, delivery: Delivery) -> None:
         """This delivery is given back: its count in the lane ends."""
         self._waiting.pop(id(delivery), None)
-        for breaker in self._breakers.values():
-            breaker.dropped(delivery)
+        self.breakers.forget(delivery)
 
     async def decide(self, delivery: Delivery) -> Settlement | Unsettled:
         begun = self.begin(delivery)
@@ -215,7 +202,7 @@ class Outcomes:
         try:
             message = copies.back(arrived)
         except UndecodableMessage as error:
-            return self._dead(None, arrived, Reason.UNDECODABLE, error, 1)
+            return self._failures.dead(None, arrived, Reason.UNDECODABLE, error, 1)
         delivery = arrived._replace(message=message)
         now = self._clock.now()
         due = _time(message, h.DUE)
@@ -243,7 +230,7 @@ class Outcomes:
             error = UnknownMessage(
                 f"no handler of {self.telling.place.service} takes {message.type} version {_version(message)}"
             )
-            return self._dead(None, delivery, Reason.UNHANDLED, error, copies.attempt(message))
+            return self._failures.dead(None, delivery, Reason.UNHANDLED, error, copies.attempt(message))
         if not waited:
             self.telling.unknown(delivery, _version(message), copies.attempt(message))
         return Move(copies.wait(delivery, self._group, due=self._clock.now() + UNKNOWN_WAIT))
@@ -278,9 +265,8 @@ class Outcomes:
         try:
             content = entry.decode(delivery.message)
         except UndecodableMessage as error:
-            if entry.circuit is not None:
-                self._breaker(entry).dropped(arrived)
-            return await self._given_up(entry, delivery, Reason.UNDECODABLE, error, attempt)
+            self.breakers.dropped(entry, arrived)
+            return await self._failures.given_up(entry, delivery, Reason.UNDECODABLE, error, attempt)
         if entry.batch is not None and self.gatherer is not None:
             item = Item(entry, arrived, delivery, content, attempt, deadline)
             return item if alone else self.gatherer.join(item)
@@ -312,50 +298,19 @@ class Outcomes:
         error: BaseException,
     ) -> Settlement | Wait:
         """An attempt has ended with this error."""
-        if isinstance(error, Unsendable):
-            if entry.circuit is not None:
-                self._breaker(entry).succeeded()
-            return await self._given_up(entry, delivery, Reason.UNSENDABLE, error.why, attempt)
-        if isinstance(error, Reject):
-            if entry.circuit is not None:
-                self._breaker(entry).succeeded()
-            return await self._rejected(entry, delivery, error, attempt)
-        if entry.circuit is not None and (wait := self._held(entry, arrived, error)) is not None:
-            self.telling.held(entry, delivery, content, attempt, error)
-            if h.SUSPECT in delivery.message.headers:  # it has no lane to wait in
-                return Move(copies.wait(delivery, self._group, due=self._clock.now() + timedelta(seconds=wait.seconds)))
-            if self._stopping:
-                return RELEASE
-            self._waiting[id(arrived)] = attempt
-            return wait
-        waits = self._again(entry, delivery, attempt, error, deadline)
-        if waits is None:
-            gave_up = isinstance(error, (GiveUp, *entry.retry.never))
-            reason = Reason.GAVE_UP if gave_up else Reason.EXHAUSTED
-            return await self._given_up(entry, delivery, reason, error, attempt)
-        self.telling.retried(entry, delivery, content, attempt, error, waits)
-        if entry.retry.in_order and h.SUSPECT not in delivery.message.headers:
-            self._waiting[id(arrived)] = attempt + 1
-            return Wait(waits.total_seconds())
-        now = self._clock.now()
-        due = now + waits if waits else None
-        return Move(copies.retry(delivery, self._group, attempt=attempt + 1, due=due, failed_at=now))
+        how = await self._failures.failed(entry, arrived, delivery, content, attempt, deadline, error)
+        if isinstance(how, Wait) and how.attempt is not None:
+            self._waiting[id(arrived)] = how.attempt
+        return how
 
     async def quarantined(self, arrived: Delivery, why: str) -> Settlement:
         """Its process died again and again, and it alone ran there."""
-        delivery = arrived
-        with contextlib.suppress(UndecodableMessage):
-            delivery = arrived._replace(message=copies.back(arrived))
-        entry = self._table.find(delivery.message)
-        attempt = copies.attempt(delivery.message)
-        if entry is None:
-            return self._dead(None, delivery, Reason.QUARANTINED, ProcessDied(why), attempt)
-        return await self._given_up(entry, delivery, Reason.QUARANTINED, ProcessDied(why), attempt)
+        return await self._failures.quarantined(arrived, why)
 
     def succeeded(self, entry: Entry, delivery: Delivery, content: Event | Command[Any], attempt: int) -> Settlement:
         """An attempt has ended well, and what it sends is sent."""
         if entry.circuit is not None:
-            self._breaker(entry).succeeded()
+            self.breakers.succeeded(entry)
         self.telling.handled(entry, delivery, content, attempt)
         return DONE
 
@@ -363,27 +318,6 @@ class Outcomes:
     def types(self) -> Collection[str]:
         """The messages that its handlers take, by their wire names."""
         return self._table.types.keys()
-
-    # circuits
-
-    @property
-    def circuits(self) -> Mapping[str, str]:
-        """The handlers that rest, and since when."""
-        found = {handler.name: breaker.state for handler, breaker in self._breakers.items()}
-        return {name: state for name, state in found.items() if state is not None}
-
-    @property
-    def breakers(self) -> Mapping[str, bool]:
-        """By handler, of those that have a circuit and were called: is it open?"""
-        return {handler.name: breaker.state is not None for handler, breaker in self._breakers.items()}
-
-    def _breaker(self, entry: Entry) -> Breaker:
-        found = self._breakers.get(entry.handler)
-        if found is None:
-            assert entry.circuit is not None
-            found = Breaker(entry.circuit, entry.name, self._group.name, self._clock)
-            self._breakers[entry.handler] = found
-        return found
 
     def _must_wait(self, entry: Entry, arrived: Delivery, delivery: Delivery, attempt: int) -> Settlement | Gate | None:
         """What this message waits for before it is tried: its key, its handler; None: nothing."""
@@ -393,8 +327,8 @@ class Outcomes:
 
     def _resting(self, entry: Entry, arrived: Delivery, delivery: Delivery) -> Settlement | Gate | None:
         """What this message waits for, untried, while its handler rests; None: it is tried."""
-        breaker = self._breaker(entry)
-        if self._stopping and breaker.state is not None:
+        breaker = self.breakers.of(entry)
+        if self.breakers.stopping and breaker.state is not None:
             return RELEASE
         gate = breaker.asks(arrived)
         if gate is None or entry.retry.in_order or not self._table.shared or not self.crowded():
@@ -403,15 +337,6 @@ class Outcomes:
         assert entry.circuit is not None
         pause = min(entry.circuit.pause * 2 ** min(copies.waits(delivery.message), 12), _LONGEST_REST)
         return Move(copies.wait(delivery, self._group, due=self._clock.now() + pause))
-
-    def _held(self, entry: Entry, arrived: Delivery, error: BaseException) -> Wait | None:
-        """The circuit hears of a failure: how long to wait if that counts as none."""
-        breaker = self._breaker(entry)
-        if isinstance(error, (GiveUp, *entry.retry.never)):
-            breaker.succeeded()
-            return None
-        seconds = breaker.failed(arrived, arrived.message.headers.get(h.ID, arrived.position))
-        return None if seconds is None else Wait(seconds)
 
     async def _call(self, item: Item) -> BaseException | None:
         """One attempt: its failure, or None."""
@@ -444,13 +369,11 @@ class Outcomes:
             return self._put_off(entry, arrived, delivery, attempt, ending)
         self.patience.met()
         if ending is repeats.Ended.REPEATED:
-            if entry.circuit is not None:
-                self._breaker(entry).dropped(arrived)
+            self.breakers.dropped(entry, arrived)
             self.telling.repeated(entry, delivery, content, attempt)
             return DONE
         if isinstance(ending, repeats.Refused):
-            if entry.circuit is not None:
-                self._breaker(entry).succeeded()
+            self.breakers.succeeded(entry)
             self.telling.rejected(entry, delivery, ending.rejection, attempt)
             return DONE
         if self.telling.each:
@@ -461,8 +384,7 @@ class Outcomes:
         self, entry: Entry, arrived: Delivery, delivery: Delivery, attempt: int, untried: repeats.Untried
     ) -> Settlement | Wait:
         """It was not tried: it waits in its lane, or on the broker where others must have room."""
-        if entry.circuit is not None:
-            self._breaker(entry).dropped(arrived)
+        self.breakers.dropped(entry, arrived)
         seconds = self.patience.seconds(untried)
         crowded = self._table.shared and self.crowded() and not entry.retry.in_order
         if crowded or h.SUSPECT in delivery.message.headers:
@@ -470,57 +392,7 @@ class Outcomes:
         if self._stopping:
             return RELEASE
         self._waiting[id(arrived)] = attempt
-        return Wait(seconds)
-
-    def _again(
-        self, entry: Entry, delivery: Delivery, attempt: int, failure: BaseException, deadline: datetime | None
-    ) -> timedelta | None:
-        """How long until the next attempt; None: there is none."""
-        if not entry.retry.allows(attempt, failure):
-            return None
-        waits = entry.retry.delay(attempt, failure)
-        if delivery.message.key is not None and not entry.retry.in_order and not self._said_overtaking:
-            self._said_overtaking = True
-            log.info(
-                "%s: a message that waits for its retry may be overtaken by later ones of its key; "
-                "Retry(in_order=True) keeps them behind it",
-                self._group.name,
-            )
-        if deadline is not None and self._clock.now() + waits >= deadline:
-            return None
-        return waits
-
-    async def _rejected(self, entry: Entry, delivery: Delivery, rejection: Reject, attempt: int) -> Settlement:
-        if not entry.commands:
-            error = InvalidMessage(f"{entry.name} raised Reject for an event: only commands can be refused")
-            return await self._given_up(entry, delivery, Reason.GAVE_UP, error, attempt)
-        try:
-            await self.emitter.rejected(entry, delivery, rejection)
-        except Unsendable as error:
-            return await self._given_up(entry, delivery, Reason.UNSENDABLE, error.why, attempt)
-        self.telling.rejected(entry, delivery, rejection, attempt)
-        return DONE
-
-    async def _given_up(
-        self, entry: Entry, delivery: Delivery, reason: Reason, error: BaseException, attempt: int
-    ) -> Settlement:
-        """A dead letter; a requester is told instead."""
-        if h.REPLY_TO in delivery.message.headers and entry.commands:
-            described = copies.describe(error)
-            failed = CommandFailed(type(error).__name__, described[h.ERROR_MESSAGE])
-            await self.emitter.failed(entry, delivery, failed)
-            self.telling.failed(entry, delivery, error, attempt)
-            return DONE
-        return self._dead(entry, delivery, reason, error, attempt)
-
-    def _dead(
-        self, entry: Entry | None, delivery: Delivery, reason: Reason, error: BaseException, attempt: int
-    ) -> Settlement:
-        letter = copies.dead(
-            delivery, self._group, reason=reason, error=error, attempt=attempt, failed_at=self._clock.now()
-        )
-        self.telling.dead(entry, delivery, letter, reason, error, attempt)
-        return Move(letter)
+        return Wait(seconds, attempt)
 
 
 async def _returned(result: object) -> object:

@@ -28,9 +28,10 @@ from eventkit import headers as h
 from eventkit.adapter import RELEASE, Delivery, Group, Move, Settlement
 from eventkit.clock import Clock, sleep
 from eventkit.copies import Suspicion
+from eventkit.failures import Wait
 from eventkit.gathering import Gathered, Item, Joined
 from eventkit.lanes import Gate, Lanes
-from eventkit.outcomes import Outcomes, Wait
+from eventkit.outcomes import Outcomes
 from eventkit.silence import Silence
 
 log = logging.getLogger("eventkit")

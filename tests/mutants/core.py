@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 _CONSUMING, _OUTCOMES, _COPIES = "eventkit/consuming.py", "eventkit/outcomes.py", "eventkit/copies.py"
+_FAILURES = "eventkit/failures.py"
 _LANES, _SUSPECTS, _OUTGOING = "eventkit/lanes.py", "eventkit/suspects.py", "eventkit/outgoing.py"
 
 CORE = (
@@ -75,7 +76,7 @@ CORE = (
     ),
     Mutant(
         "try again without the delay",
-        _OUTCOMES,
+        _FAILURES,
         "        due = now + waits if waits else None\n",
         "        due = None\n",
         "F4",
@@ -148,7 +149,7 @@ CORE = (
     ),
     Mutant(
         "a refusal as a failure",
-        _OUTCOMES,
+        _FAILURES,
         "            return await self._rejected(entry, delivery, error, attempt)\n",
         "            pass\n",
         "F17",
@@ -197,7 +198,7 @@ CORE = (
     Mutant(
         "an undecodable message is skipped",
         _OUTCOMES,
-        "            return await self._given_up(entry, delivery, Reason.UNDECODABLE, error, attempt)\n",
+        "            return await self._failures.given_up(entry, delivery, Reason.UNDECODABLE, error, attempt)\n",
         "            return DONE\n",
         "F9",
     ),
@@ -260,9 +261,9 @@ CORE = (
     ),
     Mutant(
         "a circuit that uses up attempts",
-        _OUTCOMES,
-        "            self._waiting[id(arrived)] = attempt\n            return wait\n",
-        "            self._waiting[id(arrived)] = attempt + 1\n            return wait\n",
+        _FAILURES,
+        "            return RELEASE if self._breakers.stopping else Wait(seconds, attempt)\n",
+        "            return RELEASE if self._breakers.stopping else Wait(seconds, attempt + 1)\n",
         "F14",
     ),
     Mutant(

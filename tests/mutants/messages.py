@@ -188,7 +188,7 @@ MESSAGES = (
     ),
     Mutant(
         "in_order waits on the broker",
-        _OUTCOMES,
+        "eventkit/failures.py",
         "        if entry.retry.in_order and h.SUSPECT not in delivery.message.headers:\n",
         "        if entry.retry.in_order and h.SUSPECT in delivery.message.headers:\n",
         "O4",

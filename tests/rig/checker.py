@@ -94,7 +94,7 @@ class Checker:
                     self._first_end[about] = min(when, self._first_end.get(about, when))
                     self._missing.discard(about)
                 else:
-                    self._take_began(life, about, int(rest[4]), _Began(about.number, when, rest[5] == "retry"))
+                    self._take_began(life, about, int(rest[4]), _Began(about.number, when, rest[5] == "suspect"))
             else:
                 self.words[word][life] = " ".join(rest)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.rig.run import Result
 
-_TEXT = Path(__file__).with_name("page.md")
+TEXT = Path(__file__).with_name("page.md")
 _HEAD = (
     "| broker | kill rounds | acknowledged | lost | left over | wrongly dead | out of order | overtaken | duplicated | "
     "unknown | drained in | killed with -9 | besides | seed | version | when |"
@@ -21,7 +21,7 @@ def add(file: Path, result: Result, version: str) -> None:
     rows = _rows(file.read_text(encoding="utf-8")) if file.exists() else {}
     rows[result.name] = row(result, version)
     table = "\n".join([_HEAD, _RULE, *rows.values()])
-    file.write_text(_TEXT.read_text(encoding="utf-8").replace("<!-- table -->", table), encoding="utf-8")
+    file.write_text(TEXT.read_text(encoding="utf-8").replace("<!-- table -->", table), encoding="utf-8")
 
 
 def row(result: Result, version: str) -> str:

@@ -11,6 +11,8 @@ import pytest
 
 from eventkit.testing.brokers import NAMES
 from tests.breakable import Breakable
+from tests.programs import ROOT
+from tests.rig import page
 from tests.rig import run as rig
 from tests.rig.checker import About, Checker
 from tests.rig.journal import Entry, Journal, Reader
@@ -87,7 +89,7 @@ def checked(*replica: str, sent: tuple[str, ...] = ("ordered k 0", "ordered k 1"
 
 
 def handled(*numbers: int, group: str = "rig") -> list[str]:
-    return [line for n in numbers for line in (f"began {group} ordered k {n} 1 topic", f"ended {group} ordered k {n}")]
+    return [line for n in numbers for line in (f"began {group} ordered k {n} 1 usual", f"ended {group} ordered k {n}")]
 
 
 AUDITED = handled(0, 1, group="rig.audit")
@@ -106,7 +108,7 @@ def test_what_one_group_did_not_handle_is_lost() -> None:
 
 
 def test_what_was_begun_and_not_ended_is_lost() -> None:
-    checker = checked(*handled(0), "began rig ordered k 1 1 topic", *AUDITED)
+    checker = checked(*handled(0), "began rig ordered k 1 1 usual", *AUDITED)
     assert len(checker.count([], calm=0.0, across_replicas=True).lost) == 1
 
 
@@ -137,7 +139,7 @@ def test_disorder_counts_where_order_is_promised(calm: float, across: bool, wron
 
 
 def test_a_suspect_has_no_order() -> None:
-    lines = [line.replace("0 1 topic", "0 1 retry") for line in handled(1, 0)]
+    lines = [line.replace("0 1 usual", "0 1 suspect") for line in handled(1, 0)]
     count = checked(*lines, *AUDITED).count([], calm=0.0, across_replicas=True)
     assert (len(count.out_of_order), count.overtaken) == (0, 1)
 
@@ -174,3 +176,9 @@ def test_a_line_that_a_kill_has_cut_off_is_none(tmp_path: Path) -> None:
 
 def test_the_same_seed_draws_the_same_rounds() -> None:
     assert draw(7, 50, 2.0) == draw(7, 50, 2.0) != draw(8, 50, 2.0)
+
+
+def test_the_page_says_what_the_rig_would_write() -> None:
+    before, after = page.TEXT.read_text(encoding="utf-8").split("<!-- table -->")
+    written = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert (written.startswith(before), written.endswith(after)) == (True, True)

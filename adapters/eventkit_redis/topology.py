@@ -81,13 +81,15 @@ async def _create(link: Link, needs: Sequence[_Need]) -> None:
     wire = [script(lua.CREATE, (need.key,), need.group, start) for need, start in zip(needs, starts, strict=True)]
     new = [need for need in known if (need.group, need.key) not in noted]
     try:
-        made = await link.ask(*wire, *(command("HSET", need.begun, need.key, 1) for need in new))
+        made = await link.ask(*wire)
     except ResponseError as error:
         if "WRONGTYPE" not in str(error):
             raise
         names = ", ".join(need.key for need in needs)
         raise NotProvisioned(f"one of the keys {names} exists on this Redis and is no stream: {error}") from error
-    for need, anew in zip(needs, made, strict=False):
+    if new:  # only now: what it could not begin with is not to be read from its oldest message on
+        await link.ask(*(command("HSET", need.begun, need.key, 1) for need in new))
+    for need, anew in zip(needs, made, strict=True):
         if anew and (need.group, need.key) in noted:
             log.error(
                 "group %s had begun to read %s and was gone from it (destroyed, or the stream was deleted): it reads "

@@ -100,16 +100,17 @@ class Aside:
         self._stuck[lane].behind.append(position)
         self._positions.add(position)
 
-    def succeeded(self, lane: Lane) -> None:
-        """The first of this lane, or of one that is not here, is out."""
+    def succeeded(self, lane: Lane, position: int) -> None:
+        """This one is out."""
         if self._destinations:
             self._destinations.pop(lane[0], None)
-        self.free(lane)
+        self.free(lane, position)
 
-    def free(self, lane: Lane) -> None:
-        """Nothing keeps this lane here any more."""
-        stuck = self._stuck.pop(lane, None)
-        if stuck is not None:
+    def free(self, lane: Lane, position: int) -> None:
+        """This one keeps nothing of its lane here any more. Another of it may: one that failed after this one."""
+        stuck = self._stuck.get(lane)
+        if stuck is not None and stuck.position == position:
+            del self._stuck[lane]
             self.freed += 1
             self._positions.difference_update((stuck.position, *stuck.behind))
             if not self._stuck:
@@ -127,5 +128,5 @@ class Aside:
 
     def clear(self) -> None:
         """Another relay publishes."""
-        for lane in list(self._stuck):
-            self.free(lane)
+        for lane, stuck in list(self._stuck.items()):
+            self.free(lane, stuck.position)

@@ -56,7 +56,7 @@ class _Answered:
     sent: dict[int, Lane] = field(default_factory=dict)
     never: list[tuple[int, str]] = field(default_factory=list)
     """What it will never take, and why."""
-    over: list[Lane] = field(default_factory=list)
+    over: dict[int, Lane] = field(default_factory=dict)
     """Of those."""
 
 
@@ -265,7 +265,7 @@ class Relay:
                 self._look(turn, await self._publish([message for _, message in turn]), answered)
             await self._settle(answered)
             for position in due.keys() - {position for position, _ in turn}:
-                aside.free(due[position])  # it is gone, or refused
+                aside.free(due[position], position)  # it is gone, or refused
         except Exception as error:  # noqa: BLE001 whatever the clients of the database and the broker raise
             self._say(error)
             now = time.monotonic()
@@ -297,7 +297,7 @@ class Relay:
             elif permanent(answer):
                 log.error("outbox: %s can never be published, and is put aside: %s", message.type, answer)
                 answered.never.append((position, f"{type(answer).__name__}: {answer}"))
-                answered.over.append(lane)
+                answered.over[position] = lane
             else:
                 self._aside.failed(lane, position, time.monotonic())
                 self._unsent = answer
@@ -315,10 +315,10 @@ class Relay:
 
         if answered.sent or answered.never:
             await self._database.run(settle)
-        for lane in answered.sent.values():
-            self._aside.succeeded(lane)
-        for lane in answered.over:
-            self._aside.free(lane)
+        for position, lane in answered.sent.items():
+            self._aside.succeeded(lane, position)
+        for position, lane in answered.over.items():
+            self._aside.free(lane, position)
 
     # the rest
 

@@ -780,6 +780,25 @@ def test_a_group_that_is_destroyed_while_nobody_reads_loses_nothing(url: str, ca
     on(url, check)
 
 
+def test_a_start_that_failed_is_no_beginning(url: str) -> None:
+    async def check(b: Bed) -> None:
+        adapter, bills = await b.adapter(), Address("topic", "bills")
+        both = Group("shipping", (TOPIC, bills))
+        await b.raw.set(b.key("bills"), "no stream")
+        with pytest.raises(NotProvisioned):
+            await adapter.provision([both], Provision.CREATE)
+        await b.raw.delete(b.key("bills"))
+        await adapter.provision([bills], Provision.CREATE)
+        await adapter.publish([message(b"before it began", bills)])
+        await adapter.provision([both], Provision.CREATE)
+        inbox = await consuming(adapter, both, DONE)
+        await adapter.publish([message(b"later", bills)])
+        await until(lambda: b"later" in inbox.bodies())
+        assert inbox.bodies() == [b"later"]
+
+    on(url, check)
+
+
 def test_what_one_stream_refuses_keeps_nothing_of_another(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def check(b: Bed) -> None:
         adapter = await b.adapter(lease=timedelta(milliseconds=200))

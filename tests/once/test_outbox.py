@@ -228,6 +228,30 @@ async def test_a_topic_that_is_not_there_now_keeps_no_other_topic_waiting(databa
 
 
 @in_loop
+async def test_one_that_is_not_taken_once_is_put_aside_though_another_of_its_key_went_out_just_before(
+    database: Database,
+) -> None:
+    refused: list[int] = []
+
+    def takes(message: Message) -> bool:
+        step: int = json.loads(message.body or b"")["step"]
+        if step == 1 and not refused:
+            refused.append(step)
+            return False
+        return True
+
+    broker = PartlyAway(takes)
+    async with store_on(database, **QUICK) as store, memory_bus() as bus:
+        async with AsyncSession(store._engine) as session, session.begin():
+            await store.put(session, *(bus.encode(Moved(robot="a", step=n)) for n in range(3)))
+        async with store._relay(broker.publish) as relay:
+            await eventually(lambda: database.waiting() == 0, "all are out", 15)
+            await eventually(lambda: relay.error is None, "all is well")
+    assert refused == [1]
+    assert broker.steps == [0, 1, 2]
+
+
+@in_loop
 async def test_what_was_put_aside_and_is_gone_keeps_nothing_waiting(database: Database) -> None:
     broker = PartlyAway(lambda message: json.loads(message.body or b"")["step"] != 0)
     async with store_on(database, **QUICK) as store, memory_bus() as bus, store._relay(broker.publish) as relay:

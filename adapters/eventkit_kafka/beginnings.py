@@ -65,6 +65,7 @@ class Beginnings:
         noted, starts = await self._noted(self._naming.channel("dead", group.name))
         begun = await self._begun(name)
         offsets: dict[TopicPartition, int] = {}
+        later: dict[TopicPartition, int] = {}
         lost: dict[TopicPartition, int] = {}
         for tp in tps:
             if tp.topic in begun:
@@ -72,6 +73,8 @@ class Beginnings:
             known = tp.topic in noted
             whole = known or group.start == "earliest" or _is_its_own(channels[tp.topic])
             offsets[tp] = oldest[tp] if whole else max(min(starts.get(tp, ends[tp]), ends[tp]), oldest[tp])
+            if not whole and tp not in starts:  # an empty one, too: it has more by the time that the next one looks
+                later[tp] = offsets[tp]
             if known and tp.topic not in made and ends[tp] > oldest[tp]:
                 lost[tp] = ends[tp]
         if lost:
@@ -85,7 +88,6 @@ class Beginnings:
                 return begun | {tp.topic for tp in offsets}
         for tp, offset in offsets.items():
             self.starts.setdefault((name, tp), offset)
-        later = {tp: offset for tp, offset in offsets.items() if offset > oldest[tp] and tp not in starts}
         if later:
             await self._note_starts(group.name, later)
         return begun

@@ -147,10 +147,10 @@ async def begin(start: Callable[[], Awaitable[None]]) -> None:
     try:
         await asyncio.shield(starting)
     except asyncio.CancelledError:
-        if not (await asyncio.wait([starting], timeout=_MOMENT))[0]:
+        try:
+            await asyncio.wait([starting], timeout=_MOMENT)
+        finally:  # it is given up once more, perhaps
             await _cancel([starting])
-        elif not starting.cancelled():
-            starting.exception()  # seen, or asyncio would write it down
         raise
 
 

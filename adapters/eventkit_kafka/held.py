@@ -101,7 +101,7 @@ class Held:
         """Fill in the records that were too many to keep."""
         absent: dict[Tracker, list[int]] = {}
         for _, _, offset, tracker, record in entries:
-            if record is None:
+            if record is None and not tracker.cut and tracker.pending.get(offset) == WAITING:
                 absent.setdefault(tracker, []).append(offset)
         try:
             found = {t: await records_at(self._clients, t.tp, offsets) for t, offsets in absent.items()}
@@ -111,10 +111,15 @@ class Held:
             raise
         filled: list[Entry] = []
         for due, turn, offset, tracker, record in entries:
-            again = record if record is not None else found[tracker].get(offset)
+            # of a log that was cut off meanwhile the offsets are other records'
+            again = record if record is not None or tracker.cut else found.get(tracker, {}).get(offset)
             if again is not None:
                 filled.append((due, turn, offset, tracker, again))
-            elif tracker.pending.pop(offset, None) is not None:
+            elif tracker.pending.pop(offset, None) is None:
+                continue
+            elif tracker.cut:
+                log.error("group %s: Kafka has lost a message before it was due", self._group)
+            else:
                 log.warning("group %s: Kafka's retention dropped a message before it was due", self._group)
         return filled
 

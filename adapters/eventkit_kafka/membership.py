@@ -139,7 +139,8 @@ class Membership:
 
     async def rejoin(self) -> None:
         """Give up this member and become another one."""
-        self._forget(await self._still_there(list(self.trackers.values())))
+        await self.commits.commit(await self._look_for_ends(), _CUT)
+        self._forget(list(self.trackers.values()))
         if self.stuck:
             self._topics.renew()
         await self._end(0.5 if self.stuck else 5.0)
@@ -166,15 +167,15 @@ class Membership:
 
     async def revoked(self) -> None:
         """All partitions are taken away; some may come back."""
-        trackers = list(self.trackers.values())
         self._assigned.clear()
         self._find_no_more()
-        if not trackers:
+        if not self.trackers:
             return
         self.revocations += 1
         within = self._settings.rebalance_timeout.total_seconds()
         ends = time.monotonic() + within * _IN_TIME
-        trackers = await self._still_there(trackers)
+        await self._look_for_ends()
+        trackers = list(self.trackers.values())  # not before: logs may have been begun anew
         self._close(trackers)
         try:
             await self._owner.finish(trackers, within * 2 / 3, ends - time.monotonic())
@@ -182,26 +183,39 @@ class Membership:
         finally:  # whatever aiokafka cancels: what is not forgotten would be counted as lent for ever
             self._forget(trackers)
 
-    async def _still_there(self, trackers: Sequence[Tracker]) -> list[Tracker]:
-        """Without those whose log no longer reaches as far as we have read, since a broker has lost it: what is in hand
-        of them is no other member's, and how far we had come says nothing."""
-        read = [tracker for tracker in trackers if tracker.next is not None]
+    async def _look_for_ends(self) -> list[Tracker]:
+        """Begin anew with those whose log no longer reaches as far as we have read, since a broker has lost it: what is
+        in hand of them is no other member's, and how far we had come says nothing. They are to be committed: what was
+        settled above the old mark would hide what the log has by then."""
+        # as of now: what is read meanwhile may be newer than the answer
+        read = {tracker: tracker.next for tracker in self.trackers.values() if tracker.next is not None}
         if not read:
-            return list(trackers)
+            return []
         try:
             async with asyncio.timeout(min(_CUT, self._settings.rebalance_timeout.total_seconds() / 10)):
                 there = await unbroken(self._topics.existing({tracker.tp.topic for tracker in read}))
-                ends = await unbroken(self._topics.ends([tracker.tp for tracker in read if tracker.tp.topic in there]))
+                tps = [tracker.tp for tracker in read if tracker.tp.topic in there]
+                ends = await unbroken(self._topics.ends(tps))
+                short = {tracker: wanted for tracker, wanted in read.items() if ends.get(tracker.tp, 0) < wanted}
+                cut = [tracker.tp for tracker in short if tracker.tp in ends]
+                begins = await unbroken(self._topics.begins(cut)) if cut else {}
         except Exception as error:  # noqa: BLE001 whatever aiokafka raises: then it is all there, as far as we know
             log.debug("group %s: Kafka does not say where its logs end: %r", self.group, error)
-            return list(trackers)
-        for tracker in read:
-            end = ends.get(tracker.tp, 0)
-            if end < (tracker.next or 0) and self.trackers.get(tracker.tp) is tracker:
-                del self.trackers[tracker.tp]
-                self.fetcher.end([tracker.tp])
-                self._owner.cut_off(tracker, end)
-        return [tracker for tracker in trackers if not tracker.cut]
+            return []
+        anew: list[Tracker] = []
+        for tracker, wanted in short.items():
+            tp = tracker.tp
+            if self.trackers.get(tp) is not tracker:
+                continue
+            self.fetcher.end([tp])
+            if tp in ends:
+                self.gaps.cut_off(tp, wanted, begins[tp])
+                self._begin_anew(tp, begins[tp], ends[tp])
+                anew.append(self.trackers[tp])
+            else:
+                del self.trackers[tp]
+                self._owner.cut_off(tracker, 0)
+        return anew
 
     async def assigned(self, tps: Collection[TopicPartition]) -> None:
         """These are ours: find out where to go on."""
@@ -270,6 +284,7 @@ class Membership:
 
     def _close(self, trackers: Sequence[Tracker]) -> None:
         """We leave these in order, and the next commit says so."""
+        self.fetcher.end([tracker.tp for tracker in trackers])  # or one that ends too early would be begun anew
         for tracker in trackers:
             tracker.open = False
             tracker.touched |= tracker.next is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -239,15 +239,18 @@ def test_a_topic_that_ends_before_where_it_was_to_be_read_on_is_read_and_told(
     run(url, scenario, partitions=1)
 
 
-def test_a_running_group_begins_with_a_new_topic_where_the_first_of_the_next_release_was_told_to(url: str) -> None:
+@pytest.mark.parametrize("before", [(), (b"before",)], ids=["empty", "with a message"])
+def test_a_running_group_begins_with_a_new_topic_where_the_first_of_the_next_release_was_told_to(
+    url: str, before: Sequence[bytes]
+) -> None:
     """Only members may commit where that is, and the one that found it may die, or get other partitions."""
     parcels = Address("topic", "parcels")
 
     async def scenario(it: Bench) -> None:
         wider = Group("shipping", (*it.group.sources, parcels))
-        before = await it.consume()
+        running = await it.consume()
         await it.adapter.provision([parcels], Provision.CREATE)
-        await it.publish(message(parcels, b"before"))
+        await it.publish(*(message(parcels, body) for body in before))
         first, second = it.another(), it.another()
         await first.start(10)
         await first.provision([wider], Provision.CREATE)
@@ -258,7 +261,7 @@ def test_a_running_group_begins_with_a_new_topic_where_the_first_of_the_next_rel
         seen = await it.consume(group=wider, on=second)
         await until(lambda: seen.bodies == [b"after"])
         assert not await it.dead(), "what is noted is no dead letter"
-        await before.consumer.stop(5)
+        await running.consumer.stop(5)
         await second.stop(5)
 
     run(url, scenario, partitions=1)

@@ -45,6 +45,20 @@ def test_a_start_that_hangs_is_cut_off_after_a_moment(monkeypatch: pytest.Monkey
     asyncio.run(main())
 
 
+def test_a_start_that_is_given_up_twice_does_not_go_on() -> None:
+    async def main() -> None:
+        before = asyncio.all_tasks()
+        giving_up = asyncio.ensure_future(begin(asyncio.Event().wait))  # type: ignore[arg-type]
+        for _ in range(2):
+            await asyncio.sleep(0.02)
+            giving_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await giving_up
+        assert asyncio.all_tasks() == before
+
+    asyncio.run(main())
+
+
 def test_a_start_that_fails_says_why() -> None:
     async def start() -> None:
         raise LookupError("on purpose")

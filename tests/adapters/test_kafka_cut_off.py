@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -14,10 +16,13 @@ pytest.importorskip("eventkit_kafka")
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from eventkit.adapter import DONE, RELEASE, Move
+from eventkit.adapter import DONE, RELEASE, Address, Move
 from eventkit.errors import LostMessage
 from eventkit.testing.brokers import Broker
-from eventkit_kafka.progress import decode, encode
+from eventkit_kafka import held
+from eventkit_kafka.held import Held
+from eventkit_kafka.progress import WAITING, Tracker, decode, encode
+from eventkit_kafka.records import Record
 from tests.adapters.test_kafka import Bench, Scenario, bench, copy, message, run, until
 from tests.adapters.test_kafka_beginnings import admin_of
 from tests.adapters.test_kafka_membership import consumer_of
@@ -152,3 +157,107 @@ def test_a_dead_letter_whose_topic_was_deleted_makes_it_again(url: str) -> None:
             await asyncio.sleep(0.1)
 
     patiently(url, scenario)
+
+
+@pytest.mark.parametrize("ending", ["revoked", "rejoin"])
+def test_what_was_settled_past_the_end_of_a_log_hides_nothing_from_its_next_reader(url: str, ending: str) -> None:
+    async def scenario(it: Bench) -> None:
+        seen = await it.consume(None)
+        await it.publish(*(message(body=b"%d" % n) for n in range(6)))
+        await until(lambda: len(seen.got) == 6)
+        consumer = consumer_of(seen)
+        consumer._tasks[0].cancel()  # who reads, and would join again
+        tp = TopicPartition(it.topic("orders"), 0)
+        consumer.member.trackers[tp].next = 26  # as if that had been read of a log that lost its end since
+        seen.settle(seen.got[1])
+        await seen.consumer.flush(5)
+        assert it.adapter._running is not None
+        topics = it.adapter._running.cluster.topics
+        mark = (await topics.committed(it.topic(it.group.name)))[tp]
+        assert decode(*mark)[1] == [(1, 2), (6, 26)]
+        await getattr(consumer.member, ending)()
+        mark = (await topics.committed(it.topic(it.group.name)))[tp]
+        assert (mark.offset, decode(*mark)[1]) == (0, [])
+
+    run(url, scenario, partitions=1)
+
+
+def test_a_log_that_is_begun_anew_while_it_is_taken_away_is_given_up_with_the_others(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(it: Bench) -> None:
+        seen = await it.consume(None)
+        await it.publish(message())
+        await until(lambda: seen.got)
+        consumer = consumer_of(seen)
+        member, topics = consumer.member, consumer.member._topics
+        consumer._tasks[0].cancel()  # who reads, and would join again
+        tp = TopicPartition(it.topic("orders"), 0)
+        old, ends, finish = member.trackers[tp], topics.ends, consumer.finish
+        reads: list[object] = []
+
+        async def noticed(tps: Any) -> Any:
+            found = await ends(tps)
+            member._moved(tp, 26, 0, 1)
+            return found
+
+        async def finishing(*arguments: Any) -> None:
+            reads.extend(member.fetcher._places)
+            await finish(*arguments)
+
+        monkeypatch.setattr(topics, "ends", noticed)
+        monkeypatch.setattr(consumer, "finish", finishing)
+        await member.revoked()
+        assert old.cut
+        assert not member.trackers
+        assert not reads, "what is read no more is not begun anew"
+        assert not member.fetcher._places
+
+    run(url, scenario, partitions=1)
+
+
+def test_what_is_read_while_kafka_says_where_a_log_ends_is_not_past_its_end(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(it: Bench) -> None:
+        seen = await it.consume()
+        await it.publish(message())
+        await until(lambda: seen.got)
+        member = consumer_of(seen).member
+        topics = member._topics
+        ends = topics.ends
+
+        async def late(tps: Any) -> Any:
+            found = await ends(tps)
+            await it.publish(message(body=b"newer"))
+            await until(lambda: b"newer" in seen.bodies)
+            return found
+
+        monkeypatch.setattr(topics, "ends", late)
+        (tracker,) = [one for one in member.trackers.values() if one.next is not None]
+        await member.revoked()
+        assert not tracker.cut
+
+    run(url, scenario, partitions=1)
+
+
+def test_a_record_of_a_log_that_is_gone_is_not_looked_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = Tracker(TopicPartition("shipping.retry", 0), Address("retry", "shipping"), ())
+    tracker.pending[7] = WAITING
+
+    async def gone(*_: object) -> dict[int, Record]:
+        tracker.cut = True
+        raise TimeoutError
+
+    async def main() -> None:
+        monkeypatch.setattr(held, "_BYTES", 0)
+        monkeypatch.setattr(held, "records_at", gone)
+        waiting = Held("shipping", cast("Any", None), cast("Any", SimpleNamespace(room=10)))
+        waiting.add(0.0, tracker, Record(7, 0, None, b"", {}))
+        with pytest.raises(TimeoutError):
+            await waiting.take_due([], set())
+        await waiting.take_due([], set())
+        assert waiting.next_due() is None
+        assert not tracker.pending
+
+    asyncio.run(main())

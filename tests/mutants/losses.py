@@ -35,9 +35,17 @@ LOSSES = (
     Mutant(
         "kafka: what is nowhere else is taken away",
         f"{_KAFKA}/membership.py",
-        "            if end < (tracker.next or 0) and",
-        "            if end < 0 and",
+        "if ends.get(tracker.tp, 0) < wanted}",
+        "if ends.get(tracker.tp, 0) < 0}",
         f"{_CUT_OFF}::test_what_is_in_hand_of_a_topic_that_was_deleted_is_not_dropped",
+        "kafka",
+    ),
+    Mutant(
+        "kafka: what is read while it is asked where a log ends makes it look cut off",
+        f"{_KAFKA}/membership.py",
+        "if ends.get(tracker.tp, 0) < wanted}",
+        "if ends.get(tracker.tp, 0) < (tracker.next or 0)}",
+        f"{_CUT_OFF}::test_what_is_read_while_kafka_says_where_a_log_ends_is_not_past_its_end",
         "kafka",
     ),
     Mutant(

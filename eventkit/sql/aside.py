@@ -16,6 +16,9 @@ MOST = 5_000
 """So many are passed by; then nothing more is read until some of them are out."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0
 """Seconds until one is tried again."""
+_OF_ONE = 1_000
+"""So many lanes of one destination, with no success in between, keep it closed until there are fewer: those that are
+here try it all the time, and more of it would take the room of other destinations."""
 _MANY, _CLOSED = 20, 30.0
 """So many failures in one destination, with no success in between, close it for so many seconds: what else waits for it
 is not even tried, but for those that have failed."""
@@ -75,11 +78,14 @@ class Aside:
         """Destinations of which nothing is to be read now."""
         closed = []
         for address, destination in self._destinations.items():
-            if destination.opens > now:
+            if destination.opens > now or (destination.failures >= _MANY and self._lanes_of(address) >= _OF_ONE):
                 closed.append(address)
             elif destination.failures >= _MANY:
                 destination.failures = 0  # some more are tried: others of it may go out
         return closed
+
+    def _lanes_of(self, address: Address) -> int:
+        return sum(lane[0] == address for lane in self._stuck)
 
     def failed(self, lane: Lane, position: int, now: float) -> None:
         """The first of this lane was tried in vain."""

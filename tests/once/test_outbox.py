@@ -228,6 +228,24 @@ async def test_a_topic_that_is_not_there_now_keeps_no_other_topic_waiting(databa
 
 
 @in_loop
+async def test_a_topic_that_is_long_gone_does_not_fill_the_room_of_all(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventkit.sql.aside._CLOSED", 0.0)  # as if that time were over again and again
+    monkeypatch.setattr("eventkit.sql.aside.MOST", 1_000)
+    monkeypatch.setattr("eventkit.sql.aside._OF_ONE", 200)
+    broker = PartlyAway(lambda message: message.address.name != "moves")
+    async with store_on(database, **QUICK) as store, memory_bus() as bus:
+        async with AsyncSession(store._engine) as session, session.begin():
+            await store.put(session, *(bus.encode(Moved(robot=f"r{n}", step=n)) for n in range(1_500)))
+            await store.put(session, bus.encode(Halted(robot="a", step=0)))
+        async with store._relay(broker.publish):
+            await eventually(lambda: len(broker.has) == 1, "the other")
+            broker.takes = lambda _: True
+            await eventually(lambda: database.waiting() == 0, "all", 15)
+
+
+@in_loop
 async def test_one_that_is_not_taken_once_is_put_aside_though_another_of_its_key_went_out_just_before(
     database: Database,
 ) -> None:

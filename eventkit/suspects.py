@@ -309,10 +309,7 @@ class Suspects:
         from: or that would come again, too, if the process dies of one of them."""
         while self._arrived:
             ready = list(self._arrived.values())
-            try:
-                await self._flush(_FLUSH)
-            except Exception as error:  # noqa: BLE001 whatever the client raises
-                log.warning("%s: what is settled cannot be made sure of: %r", self._group.name, error)
+            if not await self._sure():
                 await asyncio.sleep(_LOOK)
                 for suspect in ready:
                     self._put_back_untried(suspect)
@@ -325,6 +322,15 @@ class Suspects:
                 stand_in = delivery._replace(message=delivery.message._replace(headers=headers))
                 self.trials[id(stand_in)] = Suspect(stand_in, known, since)
                 self._run_instead(delivery, stand_in)
+
+    async def _sure(self) -> bool:
+        """Make sure of what is settled. False: the broker is away, or does not answer in time."""
+        try:
+            await self._flush(_FLUSH)
+        except Exception as error:  # noqa: BLE001 whatever the client raises
+            log.warning("%s: what is settled cannot be made sure of: %r", self._group.name, error)
+            return False
+        return True
 
     def _put_back_untried(self, suspect: Suspect) -> None:
         if self._arrived.pop(id(suspect.delivery), None) is not None:
@@ -405,8 +411,7 @@ class Suspects:
         timer = asyncio.get_running_loop().call_later(_ALONE, let_in)
         try:
             # or it would come again, if the process dies, besides this copy of it
-            await self._flush(_FLUSH)
-            how = await self._decide(delivery)
+            how = await self._decide(delivery) if await self._sure() else self._untried(delivery, known)
         except asyncio.CancelledError:  # a stop has run out of time
             how = self._untried(delivery, known)
         except Exception:

@@ -277,8 +277,8 @@ CORE = (
     Mutant(
         "begin a trial while its original is not settled for sure",
         _SUSPECTS,
-        "                await self._flush(_FLUSH)\n            except Exception as error:",
-        "                pass\n            except Exception as error:",
+        "            if not await self._sure():\n",
+        "            if False:\n",
         "F13",
         "rabbit",
     ),

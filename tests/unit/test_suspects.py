@@ -150,6 +150,45 @@ def test_it_runs_while_nothing_else_does(batched: bool) -> None:
     with_memory(test)
 
 
+class Unsure(MemoryAdapter):
+    """The first questions whether all is settled are not answered."""
+
+    left = 2
+
+    async def consume(self, group: Group, receive: Receive, /, *, in_flight: int) -> MemoryConsumer:
+        consumer = await super().consume(group, receive, in_flight=in_flight)
+
+        async def flush(timeout: float, /) -> None:
+            if self.left:
+                self.left -= 1
+                raise ConnectionError("the channel is closed")
+
+        consumer.flush = flush  # type: ignore[method-assign]
+        return consumer
+
+
+def test_it_does_not_run_where_the_broker_is_away_and_does_later(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(adapter: MemoryAdapter, bus: Bus) -> None:
+        service = Service("loader", quarantine_after=4)
+        lefts: list[int] = []
+
+        @service.handler
+        async def load(event: Load) -> None:
+            assert isinstance(adapter, Unsure)
+            lefts.append(adapter.left)
+
+        await bus.publish(Load(name="suspect"))
+        await suspected(adapter, ALONE)
+        async with bus.run(service) as running:
+            await eventually(lambda: running.counts["loader"].handled == 1, "it is handled")
+        assert lefts == [0]
+        said = [record for record in caplog.records if "cannot be made sure of" in record.getMessage()]
+        assert [record.levelname for record in said] == ["WARNING", "WARNING"]
+        assert "eventkit itself failed" not in caplog.text
+
+    with_memory(test, Unsure)
+
+
 def test_one_whose_process_died_while_it_ran_alone_is_quarantined() -> None:
     async def test(adapter: MemoryAdapter, bus: Bus) -> None:
         service = Service("loader", quarantine_after=4)

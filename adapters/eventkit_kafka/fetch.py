@@ -111,11 +111,17 @@ class Fetcher:
             place = self._places.pop(tp, None)
             if place is not None:
                 self._drop(place)
+                self._changed.set()  # there is room for others, perhaps
 
     @property
     def ready(self) -> list[TopicPartition]:
         """Of which there may be something to take: the one that was taken from last comes last."""
         return list(self._ready)
+
+    @property
+    def full(self) -> bool:
+        """Is so much held that no more is asked for until some is taken?"""
+        return self._size >= _ENOUGH
 
     @property
     def unreadable(self) -> Unreadable | None:
@@ -181,7 +187,7 @@ class Fetcher:
 
     def _ask_all(self) -> float | None:
         """Each broker that is not being asked. Seconds until it is to be tried again; None: when something changes."""
-        if self._size >= _ENOUGH:
+        if self.full:
             return None
         few = _AHEAD if self._size <= 2 * _AHEAD else _FEW
         now = time.monotonic()

@@ -81,20 +81,35 @@ async def _fill(
     ends: Mapping[TopicPartition, int],
 ) -> None:
     """Read some more of these partitions; those that are at their end are finished."""
+    made_room = False
     async with asyncio.timeout(_PATIENCE):
         while True:
             found = False
             for tp in short:
-                records = see(fetcher, tp)
-                found = found or bool(records)
-                waiting[tp].extend(record for record in records if record.offset < ends[tp])
-                # The last offsets may be no records: marks of transactions, or gone in compaction.
-                if fetcher.position(tp) >= ends[tp]:
-                    unfinished.discard(tp)
-                    fetcher.end([tp])
+                found |= _take(fetcher, tp, waiting[tp], unfinished, ends[tp])
             if found or not unfinished.issuperset(short):
                 return
+            if fetcher.full and not made_room:
+                # Once: then those are asked for that nothing is held of. One that does not answer must not make us hold
+                # all of the others.
+                made_room = True
+                for tp in fetcher.ready:
+                    while fetcher.full and tp in unfinished and _take(fetcher, tp, waiting[tp], unfinished, ends[tp]):
+                        pass
             await fetcher.wait(_WAIT)
+
+
+def _take(
+    fetcher: Fetcher, tp: TopicPartition, waiting: deque[Record], unfinished: set[TopicPartition], end: int
+) -> bool:
+    """What was read of this partition. False: nothing."""
+    records = see(fetcher, tp)
+    waiting.extend(record for record in records if record.offset < end)
+    # The last offsets may be no records: marks of transactions, or gone in compaction.
+    if fetcher.position(tp) >= end:
+        unfinished.discard(tp)
+        fetcher.end([tp])
+    return bool(records)
 
 
 async def latest(

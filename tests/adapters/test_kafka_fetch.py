@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,8 @@ from aiokafka.protocol.offset import OffsetRequest
 
 from eventkit_kafka import fetch
 from eventkit_kafka.fetch import Fetcher
-from eventkit_kafka.reading import see
-from eventkit_kafka.records import Unreadable
+from eventkit_kafka.reading import _fill, see
+from eventkit_kafka.records import Record, Unreadable
 from tests.adapters.test_kafka_records import batch, some
 
 ONE, TWO = TopicPartition("orders", 0), TopicPartition("orders", 1)
@@ -221,5 +222,26 @@ def test_what_comes_for_a_place_that_was_left_is_dropped() -> None:
         fetcher.end([ONE])
         assert fetcher.take(ONE, 9) == []
         assert fetcher.ready == []
+
+    run(scenario)
+
+
+def test_what_is_read_ahead_of_some_partitions_does_not_keep_a_scan_from_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are merged by time: nothing more of the first is taken before there is something of the second."""
+    monkeypatch.setattr(fetch, "_ENOUGH", 100)
+
+    async def scenario(kafka: Kafka, fetcher: Fetcher) -> None:
+        kafka.logs[ONE] = {0: batch(0, some(*[b"one"] * 1_500))}
+        ends = {ONE: 1_500, TWO: 1}
+        waiting: dict[TopicPartition, deque[Record]] = {ONE: deque(), TWO: deque()}
+        for tp in ends:
+            fetcher.begin(tp, 0)
+        await _fill(fetcher, [ONE, TWO], waiting, {ONE, TWO}, ends)
+        kafka.logs[TWO] = {0: batch(0, some(b"two"))}
+        while not waiting[TWO]:
+            await _fill(fetcher, [TWO], waiting, {ONE, TWO}, ends)
+        assert [record.offset for record in waiting[ONE]] == list(range(len(waiting[ONE])))
 
     run(scenario)

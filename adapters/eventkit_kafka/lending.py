@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from eventkit.adapter import DONE, Delivery, Done, Message, Move, Receive, Settlement
+from eventkit.adapter import DONE, RELEASE, Delivery, Done, Message, Move, Receive, Settlement
 from eventkit.errors import LostMessage, NotProvisioned
 from eventkit_kafka import codec
 from eventkit_kafka.progress import LENT, MOVING, WAITING, Tracker
@@ -151,8 +151,17 @@ class Lending:
         self._wake()
 
     def cut_off(self, tracker: Tracker, messages: Sequence[Message]) -> None:
-        """Kafka has lost what is in hand of this partition. These, which nobody was to have yet, are written anew."""
+        """Kafka has lost what is in hand of this partition. These, which nobody was to have yet, are
+        written anew; of what was given back, and is not delivered again yet, the core is told."""
         tracker.cut = self.cut = True
+        given_back = [delivery for _, delivery in self._given_back if place(delivery)[0] is tracker]
+        self._given_back = [(at, delivery) for at, delivery in self._given_back if place(delivery)[0] is not tracker]
+        for delivery in given_back:
+            _, offset, arrival = place(delivery)
+            if tracker.pending.get(offset) == WAITING:
+                tracker.pending[offset] = arrival
+                self.lent += 1
+                self.settle(delivery, RELEASE)
         if tracker.lent() or messages:
             log.warning(
                 "group %s: Kafka has lost %d messages of topic %s, partition %d that are in hand: they are handled all "

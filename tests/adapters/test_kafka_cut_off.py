@@ -241,6 +241,26 @@ def test_what_is_read_while_kafka_says_where_a_log_ends_is_not_past_its_end(
     run(url, scenario, partitions=1)
 
 
+def test_what_was_given_back_of_a_log_before_it_was_lost_is_no_longer_only_here(url: str) -> None:
+    async def scenario(it: Bench) -> None:
+        seen = await it.consume(None)
+        await it.publish(message(body=b"0"), message(body=b"1"))
+        await until(lambda: len(seen.got) == 2)
+        consumer = consumer_of(seen)
+        consumer._tasks[0].cancel()  # who would deliver them again
+        for delivery in seen.got:
+            seen.settle(delivery, RELEASE)
+        consumer.member._moved(TopicPartition(it.topic("orders"), 0), 26, 0, 1)
+        assert [delivery for delivery, error in seen.failed if isinstance(error, LostMessage)] == seen.got
+        for delivery in seen.got:
+            seen.settle(delivery, Move(copy(delivery, it.group.retry)))
+        await seen.consumer.stop(5)
+        again = await it.consume()
+        await until(lambda: sorted(filter(None, again.bodies)) == [b"0", b"0", b"1", b"1"])
+
+    run(url, scenario, partitions=1)
+
+
 def test_a_record_of_a_log_that_is_gone_is_not_looked_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = Tracker(TopicPartition("shipping.retry", 0), Address("retry", "shipping"), ())
     tracker.pending[7] = WAITING

@@ -171,7 +171,6 @@ class Membership:
         self._find_no_more()
         if not self.trackers:
             return
-        self.revocations += 1
         within = self._settings.rebalance_timeout.total_seconds()
         ends = time.monotonic() + within * _IN_TIME
         await self._look_for_ends()
@@ -284,6 +283,7 @@ class Membership:
 
     def _close(self, trackers: Sequence[Tracker]) -> None:
         """We leave these in order, and the next commit says so."""
+        self.revocations += 1  # what was read of them, and is not handed over yet, no longer is
         self.fetcher.end([tracker.tp for tracker in trackers])  # or one that ends too early would be begun anew
         for tracker in trackers:
             tracker.open = False

@@ -15,7 +15,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
 from eventkit import Circuit, Event, Retry, Service, connect
-from eventkit.adapter import DONE, RELEASE, Move
+from eventkit.adapter import DONE, RELEASE, Delivery, Move
 from eventkit.contract.checks import eventually, fresh_namespace
 from eventkit.testing.brokers import Broker
 from eventkit_kafka.clients import end_consumer
@@ -88,6 +88,54 @@ def test_what_is_settled_after_its_partition_was_taken_away_counts_for_nothing(u
         await recorder.consumer.flush(5)
         assert recorder.bodies == [b"0", b"1", b"2", b"0", b"1", b"2", b"3"]
         assert await it.dead() == []
+
+    run(url, scenario, partitions=1)
+
+
+def test_what_was_read_just_before_partitions_are_taken_away_is_not_delivered_after_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The core has dropped what had not begun by then: what came behind that would run before it comes again."""
+
+    async def scenario(it: Bench) -> None:
+        recorder = await it.consume(None)
+        await it.publish(message(body=b"1"))
+        await until(lambda: recorder.got)
+        consumer = consumer_of(recorder)
+        read, go, told = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        take_due = consumer._held.take_due
+        rounds = 0
+
+        async def slow(batch: list[Delivery], ahead: set[Tracker]) -> None:
+            nonlocal rounds
+            rounds += 1
+            await take_due(batch, ahead)
+            if batch:
+                read.set()
+                await go.wait()
+
+        async def look_for_ends() -> list[Tracker]:
+            seen = rounds
+            await until(lambda: rounds > seen + 1)  # one has begun since
+            await it.publish(message(body=b"2"))
+            await read.wait()
+            return []
+
+        async def revoked(*_: object) -> None:
+            told.set()
+            go.set()
+            await asyncio.sleep(0.1)
+
+        monkeypatch.setattr(consumer._held, "take_due", slow)
+        monkeypatch.setattr(consumer.member, "_look_for_ends", look_for_ends)
+        monkeypatch.setattr(recorder, "revoked", revoked)
+        tps = list(consumer.member.trackers)
+        await consumer.member.revoked()
+        assert told.is_set()
+        assert recorder.bodies == [b"1"]
+        monkeypatch.undo()
+        await consumer.member.assigned(tps)
+        await until(lambda: recorder.bodies == [b"1", b"1", b"2"])
 
     run(url, scenario, partitions=1)
 

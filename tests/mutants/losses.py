@@ -66,6 +66,15 @@ LOSSES = (
         "kafka",
     ),
     Mutant(
+        "kafka: what was read just before partitions go is delivered after it",
+        f"{_KAFKA}/membership.py",
+        "        self.revocations += 1  # what was read",
+        "        pass  # what was read",
+        "tests/adapters/test_kafka_membership.py"
+        "::test_what_was_read_just_before_partitions_are_taken_away_is_not_delivered_after_it",
+        "kafka",
+    ),
+    Mutant(
         "the outbox: what waits behind one that failed goes past it",
         "eventkit/sql/relay.py",
         "                late.add(lane)\n                self._aside.wait_behind(lane, position)\n",

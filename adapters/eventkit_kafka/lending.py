@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from eventkit import headers as h
 from eventkit.adapter import DONE, RELEASE, Delivery, Done, Message, Move, Receive, Settlement
-from eventkit.errors import LostMessage, NotProvisioned
+from eventkit.errors import Closed, LostMessage, NotProvisioned
 from eventkit_kafka import codec
 from eventkit_kafka.progress import LENT, MOVING, WAITING, Tracker
 from eventkit_kafka.publish import Publisher
@@ -178,6 +179,14 @@ class Lending:
             except Exception as error:  # noqa: BLE001 whatever it is: it is tried again
                 answers = [error] * len(messages)
             messages = [message for message, answer in zip(messages, answers, strict=True) if answer is not None]
+            if any(isinstance(answer, Closed) for answer in answers):
+                log.error(
+                    "group %s: stopped before %d retries that Kafka had lost were written anew: they are lost: %s",
+                    self._group,
+                    len(messages),
+                    ", ".join(message.headers.get(h.ID, message.type) for message in messages[:5]),
+                )
+                return
             if messages:
                 await asyncio.sleep(_WRITE_AGAIN)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,11 +16,13 @@ pytest.importorskip("eventkit_kafka")
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from eventkit.adapter import DONE, RELEASE, Address, Move
-from eventkit.errors import LostMessage
+from eventkit import headers as h
+from eventkit.adapter import DONE, RELEASE, Address, Message, Move
+from eventkit.errors import Closed, LostMessage
 from eventkit.testing.brokers import Broker
 from eventkit_kafka import held
 from eventkit_kafka.held import Held
+from eventkit_kafka.lending import Lending
 from eventkit_kafka.progress import WAITING, Tracker, decode, encode
 from eventkit_kafka.records import Record
 from tests.adapters.test_kafka import Bench, Scenario, bench, copy, message, run, until
@@ -281,3 +283,22 @@ def test_a_record_of_a_log_that_is_gone_is_not_looked_for_for_ever(monkeypatch: 
         assert not tracker.pending
 
     asyncio.run(main())
+
+
+def test_retries_that_cannot_be_written_anew_before_a_stop_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    retries = [message(), message()]
+
+    async def closed(messages: Sequence[Message]) -> Sequence[Exception | None]:
+        return [None, *(Closed("stopped") for _ in messages[1:])]
+
+    async def main() -> None:
+        publisher = cast("Any", SimpleNamespace(publish=closed))
+        lending = Lending("shipping", cast("Any", None), publisher, 10, lambda: None, lambda: None)
+        tracker = Tracker(TopicPartition("shipping.retry", 0), Address("retry", "shipping"), ())
+        lending.cut_off(tracker, retries)
+        await asyncio.wait_for(lending.moves_done(5), 6)
+
+    asyncio.run(main())
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert "stopped before 1 retries" in said
+    assert said.endswith(f": {retries[1].headers[h.ID]}")

@@ -90,6 +90,7 @@ class Wire:
         # Shielded: when the handshake fails in the moment in which this is cancelled, aiormq raises that failure, and
         # the cancellation is lost; and it waits for the transport to end, which one that is not aborted may never do.
         connecting = loop.create_task(self._shake_hands(), name="eventkit rabbit handshake")
+        connecting.add_done_callback(_heard)
         try:
             await asyncio.shield(connecting)
         except amqp.InvalidFrameError as error:
@@ -225,8 +226,14 @@ async def uncut(call: Awaitable[T]) -> T:
     """A call that goes on where its caller is cancelled: aiormq closes the channel of one that is cut off, and what is
     written there meanwhile ends the whole connection, with all acknowledgements that were on their way."""
     task = asyncio.ensure_future(call)
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    task.add_done_callback(_heard)
     return await asyncio.shield(task)
+
+
+def _heard(task: asyncio.Future[Any]) -> None:
+    """How it ended may be of interest to nobody any more: asyncio would log that as an error."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def unused(_: object) -> None:

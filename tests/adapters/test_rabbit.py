@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 import uuid
@@ -1038,6 +1039,8 @@ def test_a_link_is_closed_at_whatever_moment_it_fails_to_come_back(monkeypatch: 
         server = await asyncio.start_server(refuse, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         to = target(f"amqp://127.0.0.1:{port}", RabbitSettings(), "test")
+        unheard: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
         for turns in range(60):
             broken = link.Link(to, "test")
             coming_back = broken._watch = asyncio.create_task(broken._again())  # type: ignore[assignment]
@@ -1047,6 +1050,9 @@ def test_a_link_is_closed_at_whatever_moment_it_fails_to_come_back(monkeypatch: 
                 await broken.close(1.0)
             assert coming_back.done(), f"after {turns} turns of the loop it goes on"
         server.close()
+        await asyncio.sleep(0.1)
+        gc.collect()
+        assert unheard == []
 
     run(work())
 

@@ -70,7 +70,7 @@ async def _decide(outcomes: Outcomes, items: Sequence[Item]) -> list[Settlement 
         if error is None:
             answers.append(outcomes.succeeded(item.entry, item.delivery, item.content, item.attempt))
         else:
-            answers.append(await outcomes.failed(*item, error))
+            answers.append(await outcomes.failed(item, error))
     return answers
 
 

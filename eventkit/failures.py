@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from eventkit import copies
 from eventkit import headers as h
@@ -14,8 +14,8 @@ from eventkit.breaker import Breakers
 from eventkit.clock import Clock
 from eventkit.copies import Reason
 from eventkit.errors import CommandFailed, GiveUp, InvalidMessage, ProcessDied, Reject, UndecodableMessage
+from eventkit.gathering import Item
 from eventkit.handling import Entry, Table
-from eventkit.messages import Command, Event
 from eventkit.outgoing import Emitter, Unsendable
 from eventkit.telling import Telling
 
@@ -44,17 +44,9 @@ class Failures:
         self._breakers = breakers
         self._said_overtaking = False
 
-    async def failed(
-        self,
-        entry: Entry,
-        arrived: Delivery,
-        delivery: Delivery,
-        content: Event | Command[Any],
-        attempt: int,
-        deadline: datetime | None,
-        error: BaseException,
-    ) -> Settlement | Wait:
+    async def failed(self, item: Item, error: BaseException) -> Settlement | Wait:
         """An attempt has ended with this error."""
+        entry, arrived, delivery, content, attempt, deadline = item
         if isinstance(error, Unsendable):
             self._breakers.succeeded(entry)
             return await self.given_up(entry, delivery, Reason.UNSENDABLE, error.why, attempt)

@@ -180,12 +180,13 @@ class Outcomes:
         self, entry: Entry, delivery: Delivery, content: Event | Command[Any], error: BaseException, began: float
     ) -> Settlement | Wait:
         """The short way's `failed`. What instruments were to be told in brief, they are told at length now."""
+        item = Item(entry, delivery, delivery, content, 1, None)
         if self._briefs is None:
-            return await self.failed(entry, delivery, delivery, content, 1, None, self._blame(error))
+            return await self.failed(item, self._blame(error))
         attempts = (Attempt(delivery, delivery, entry.name, 1, began),)
         handling = self.telling.begin(attempts)
         try:
-            return await self.failed(entry, delivery, delivery, content, 1, None, self._blame(error))
+            return await self.failed(item, self._blame(error))
         finally:
             self.telling.end(handling, attempts)
 
@@ -285,22 +286,13 @@ class Outcomes:
         if item.entry.once is not None:
             return await self._once(item)
         failure = await self._call(item)
-        return DONE if failure is None else await self.failed(*item, failure)
+        return DONE if failure is None else await self.failed(item, failure)
 
-    async def failed(
-        self,
-        entry: Entry,
-        arrived: Delivery,
-        delivery: Delivery,
-        content: Event | Command[Any],
-        attempt: int,
-        deadline: datetime | None,
-        error: BaseException,
-    ) -> Settlement | Wait:
+    async def failed(self, item: Item, error: BaseException) -> Settlement | Wait:
         """An attempt has ended with this error."""
-        how = await self._failures.failed(entry, arrived, delivery, content, attempt, deadline, error)
+        how = await self._failures.failed(item, error)
         if isinstance(how, Wait) and how.attempt is not None:
-            self._waiting[id(arrived)] = how.attempt
+            self._waiting[id(item.arrived)] = how.attempt
         return how
 
     async def quarantined(self, arrived: Delivery, why: str) -> Settlement:
@@ -309,8 +301,7 @@ class Outcomes:
 
     def succeeded(self, entry: Entry, delivery: Delivery, content: Event | Command[Any], attempt: int) -> Settlement:
         """An attempt has ended well, and what it sends is sent."""
-        if entry.circuit is not None:
-            self.breakers.succeeded(entry)
+        self.breakers.succeeded(entry)
         self.telling.handled(entry, delivery, content, attempt)
         return DONE
 
@@ -364,7 +355,7 @@ class Outcomes:
         try:
             ending = await repeats.handle(entry, delivery, call, self._group.name, self.emitter)
         except BaseException as error:  # noqa: BLE001 whatever a handler raises is a failure of its message
-            return await self.failed(*item, self._blame(error))
+            return await self.failed(item, self._blame(error))
         if isinstance(ending, repeats.Untried):
             return self._put_off(entry, arrived, delivery, attempt, ending)
         self.patience.met()

@@ -208,8 +208,7 @@ class Membership:
                 continue
             self.fetcher.end([tp])
             if tp in ends:
-                self.gaps.cut_off(tp, wanted, begins[tp])
-                self._begin_anew(tp, begins[tp], ends[tp])
+                self._moved(tp, wanted, begins[tp], ends[tp])
                 anew.append(self.trackers[tp])
             else:
                 del self.trackers[tp]

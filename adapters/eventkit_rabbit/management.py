@@ -14,7 +14,7 @@ from urllib.parse import quote
 from yarl import URL
 
 from eventkit_rabbit.settings import RabbitSettings
-from eventkit_rabbit.target import Target
+from eventkit_rabbit.target import Target, tls_context
 
 _WAIT = 10.0
 """Seconds for one answer."""
@@ -30,9 +30,7 @@ class Management:
         self._headers = {"Authorization": f"Basic {said}", "Accept": "application/json"}
         self._url = parsed.with_user(None)
         self._vhost = quote(broker.url.path[1:] or "/", safe="")
-        self._context: ssl.SSLContext | None = (
-            settings.tls.context("EVENTKIT_RABBIT__TLS") if parsed.scheme == "https" else None
-        )
+        self._context: ssl.SSLContext | None = tls_context(settings) if parsed.scheme == "https" else None
 
     async def queues(self) -> list[str]:
         """Of the virtual host."""

@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn, Optional, TypeVar
+from typing import Annotated, Any, NoReturn, Optional, TypeVar
 
 import typer
 
@@ -24,7 +24,7 @@ from eventkit.names import logical
 from eventkit.redacting import Redactor
 from eventkit.redacting import read as read_redactor
 from eventkit.service import Service
-from eventkit.settings import read_settings
+from eventkit.settings import Settings, read_settings
 
 T = TypeVar("T")
 
@@ -37,26 +37,18 @@ _ALONE = (
 Broker = Annotated[Optional[str], typer.Option(help="Instead of EVENTKIT_BROKER.")]  # noqa: UP045
 Url = Annotated[Optional[str], typer.Option(help="Instead of EVENTKIT_URL.")]  # noqa: UP045
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
-Groups = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        "--group",
-        "-g",
-        metavar="NAME|MODULE:SERVICE",
-        help="A group by its name, such as shipping or shipping.audit; or all groups of a service, found by "
-        "module:service. May be repeated. Default: the service in EVENTKIT_SERVICE.",
-    ),
-]
-GroupsToSee = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        "--group",
-        "-g",
-        metavar="NAME|MODULE:SERVICE",
-        help="A group by its name, such as shipping or shipping.audit; or all groups of a service, found by "
-        "module:service. May be repeated. Default: the service in EVENTKIT_SERVICE, else all groups on the broker.",
-    ),
-]
+
+
+def _of_groups(default: str) -> Any:
+    text = (
+        "A group by its name, such as shipping or shipping.audit; or all groups of a service, found by module:service. "
+        f"May be repeated. Default: the service in EVENTKIT_SERVICE{default}."
+    )
+    return typer.Option("--group", "-g", metavar="NAME|MODULE:SERVICE", help=text)
+
+
+Groups = Annotated[Optional[list[str]], _of_groups("")]  # noqa: UP045
+GroupsToSee = Annotated[Optional[list[str]], _of_groups(", else all groups on the broker")]  # noqa: UP045
 
 
 def services(targets: Sequence[str]) -> list[Service]:
@@ -94,6 +86,14 @@ async def all_groups(bus: Bus, said: dict[str, Group | None]) -> dict[str, Group
     if not found:
         fail("there are no groups on this broker, in this namespace; eventkit doctor shows where it looks", FAILED)
     return {group.name: group for group in sorted(found, key=lambda group: group.name)}
+
+
+def environment() -> Settings:
+    """What the variables say; a wrong one ends the command."""
+    try:
+        return read_settings(discovery.installed())
+    except SettingsError as error:
+        fail(str(error))
 
 
 def redaction() -> Redactor:
@@ -164,10 +164,7 @@ def width() -> int:
 
 
 def _default(all_else: bool) -> Sequence[str]:
-    try:
-        settings = read_settings(discovery.installed())
-    except SettingsError as error:
-        fail(str(error))
+    settings = environment()
     if "service" in settings.model_fields_set:
         return [settings.service]
     if all_else:

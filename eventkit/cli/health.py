@@ -8,12 +8,9 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from eventkit import discovery
-from eventkit.cli.broker import FAILED, Json, fail
+from eventkit.cli.broker import FAILED, Json, environment, fail
 from eventkit.cli.table import printable
-from eventkit.errors import SettingsError
 from eventkit.probes import Probes
-from eventkit.settings import read_settings
 
 _PATIENCE = 5.0
 """Seconds to answer."""
@@ -64,10 +61,7 @@ def health(
 
 
 def _port_of_environment() -> int:
-    try:
-        port = read_settings(discovery.installed()).health_port
-    except SettingsError as error:
-        fail(str(error))
+    port = environment().health_port
     if not port:
         fail("say at which port: --port, or EVENTKIT_HEALTH_PORT, as for `eventkit run`")
     return port

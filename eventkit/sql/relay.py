@@ -182,16 +182,11 @@ class Relay:
                     failed = 0
                 failed, self._trouble = 0, None
             except Exception as error:  # noqa: BLE001 whatever the clients of the database and the broker raise
-                self._trouble = error
-                self._say(error)
+                self._failed(error)
                 failed += 1
                 await self._pause(min(_FIRST_WAIT * 2 ** min(failed - 1, 10), _LONGEST_WAIT))
                 continue
-            try:
-                async with asyncio.timeout(self._poll):
-                    await self._woken.wait()
-            except TimeoutError:
-                pass
+            await _until(self._woken, self._poll)
 
     async def _batch(self) -> bool:
         """Publish the first that wait, past what was put aside. False: there was nothing."""
@@ -241,11 +236,7 @@ class Relay:
         while not self._stopping:
             self._put_aside.clear()
             due = self._aside.next_due()
-            try:
-                async with asyncio.timeout(None if due is None else max(due - time.monotonic(), 0.0)):
-                    await self._put_aside.wait()
-            except TimeoutError:
-                pass
+            await _until(self._put_aside, None if due is None else max(due - time.monotonic(), 0.0))
             if not self.leading:
                 self._aside.clear()
                 self._unsent = None
@@ -336,9 +327,7 @@ class Relay:
             return 0
 
     async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._ended.wait()
+        await _until(self._ended, seconds)
 
     def _failed(self, error: Exception) -> None:
         self._trouble = error
@@ -363,6 +352,13 @@ class Relay:
         if may:
             self._said_at = now
         return may
+
+
+async def _until(event: asyncio.Event, seconds: float | None) -> None:
+    """For so long at most."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _first_of_each_key(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -89,6 +91,9 @@ class Breakable:
             **loop.environment(),
             **{f"{prefix}{name.upper()}": value for name, value in self._set.items()},
         }
+
+    def pause(self, pid: int, /) -> None:
+        os.kill(pid, signal.SIGSTOP)
 
     def take_away(self, namespace: str, group: Group, /) -> None:
         _TAKE_AWAY[self.name](self.direct, namespace, group)

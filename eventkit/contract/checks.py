@@ -56,6 +56,11 @@ class Faults(Adapters, Protocol):
         """Break the connections of all clients, once."""
         ...
 
+    def pause(self, pid: int, /) -> None:
+        """Stop this process of ours with SIGSTOP, at a moment when it holds up nobody else by that: with the lock of a
+        file, say, it would lock all out."""
+        ...
+
     def take_away(self, namespace: str, group: Group, /) -> None:
         """Delete, behind the back of all that are connected, what the broker delivers to this group from: its queue,
         its consumer, its topic."""

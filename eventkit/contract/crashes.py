@@ -110,7 +110,7 @@ async def taken_over(backend: Backend) -> None:
             await eventually(lambda: elsewhere() >= held, "another replica has what a killed one held", within)
 
     async def later() -> None:
-        async with _gone(patient, _pause) as (held, elsewhere):
+        async with _gone(patient, Replica.pause) as (held, elsewhere):
             await stays(
                 lambda: not elsewhere() & held,
                 f"another replica has what one held that was silent for less than half of {_LONG:g} s",
@@ -118,10 +118,6 @@ async def taken_over(backend: Backend) -> None:
             )
 
     await asyncio.gather(soon(), later())
-
-
-async def _pause(replica: Replica) -> None:
-    replica.pause()
 
 
 @asynccontextmanager
@@ -215,7 +211,7 @@ async def stood_still(backend: Backend) -> None:
             await sender.publish_many([*at_once, *later])
             await asyncio.gather(*(sender.send(Job(number=n, waits=True, fails=n in fails)) for n in (2, 3)))
             await eventually(lambda: first.numbers("began") == held, "the first replica has them")
-            first.pause()
+            await first.pause()
             # some of these may have been on their way to the first
             await sender.publish_many([Task(number=n, key=f"k{n}", waits=True) for n in meanwhile])
             async with replica(faults, namespace) as second:

@@ -15,8 +15,8 @@ from eventkit.contract.checks import Faults, eventually
 class Replica:
     """A running `eventkit.contract.replica`."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, process: asyncio.subprocess.Process, faults: Faults) -> None:
+        self._process, self._faults = process, faults
         self.told: list[str] = []
         """What it has written, line by line."""
 
@@ -33,9 +33,9 @@ class Replica:
         assert self._process.stdin is not None
         self._process.stdin.write(b"go on\n")
 
-    def pause(self) -> None:
+    async def pause(self) -> None:
         """It stands still until `resume`: as in a virtual machine that is moved, or swapped out."""
-        self._process.send_signal(signal.SIGSTOP)
+        await asyncio.to_thread(self._faults.pause, self._process.pid)
 
     def resume(self) -> None:
         self._process.send_signal(signal.SIGCONT)
@@ -67,7 +67,7 @@ async def replica(
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    found = Replica(process)
+    found = Replica(process, faults)
     reading = asyncio.ensure_future(found.read())
     try:
         await eventually(lambda: "ready" in found.told or reading.done(), "the replica is ready", 60.0)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import timedelta
@@ -39,7 +42,7 @@ class SqliteFile:
     def __init__(self, folder: Path) -> None:
         self.lease = _LEASE
         self._folder = folder
-        self._file = folder / "broker.db"
+        self.file = folder / "broker.db"
         information = folder / "sqlite_example-1.dist-info"  # as an installed distribution would have it
         information.mkdir()
         (information / "METADATA").write_text("Metadata-Version: 2.1\nName: sqlite-example\nVersion: 1\n")
@@ -48,7 +51,7 @@ class SqliteFile:
         )
 
     def adapter(self, namespace: str, /) -> Adapter:
-        return self._adapter(namespace, self._file, self.lease)
+        return self._adapter(namespace, self.file, self.lease)
 
     def unreachable(self, namespace: str, /) -> Adapter | None:
         return self._adapter(namespace, self._folder / "no such folder" / "broker.db", self.lease)
@@ -68,7 +71,7 @@ class SqliteFile:
     def environment(self, namespace: str, /) -> Mapping[str, str]:
         return {
             "EVENTKIT_BROKER": "sqlite",
-            "EVENTKIT_URL": f"sqlite:///{self._file}",
+            "EVENTKIT_URL": f"sqlite:///{self.file}",
             "EVENTKIT_NAMESPACE": namespace,
             "EVENTKIT_SQLITE__LEASE": f"PT{self.lease}S",
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(self._folder)]),
@@ -79,14 +82,20 @@ class SqliteFile:
 
     start = restart = cut = kill
 
+    def pause(self, pid: int, /) -> None:
+        with closing(sqlite3.connect(self.file, timeout=30.0, isolation_level=None)) as db:
+            db.execute("BEGIN IMMEDIATE")  # the lock is ours, so not the one's that stops
+            os.kill(pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
     def take_away(self, namespace: str, group: Group, /) -> None:
         name = Naming(namespace, longest=250).group(group.name)
-        with closing(sqlite3.connect(self._file)) as db:
+        with closing(sqlite3.connect(self.file)) as db:
             db.execute("DELETE FROM groups WHERE name = ?", (name,))
             db.commit()
 
     def next_release(self, namespace: str, /) -> Adapter:
-        return self._adapter(namespace, self._file, 4.0)
+        return self._adapter(namespace, self.file, 4.0)
 
     def grow(self, namespace: str, topic: str, /) -> None:
         raise Vacuous(_NO_PARTITIONS)
@@ -98,6 +107,29 @@ class SqliteFile:
 @pytest.fixture(scope="module")
 def sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> SqliteFile:
     return SqliteFile(tmp_path_factory.mktemp("sqlite"))
+
+
+def test_a_process_stands_still_where_it_holds_no_lock(sqlite_file: SqliteFile, tmp_path: Path) -> None:
+    writes = tmp_path / "writes.py"
+    writes.write_text(
+        "import sqlite3, sys, time\n"
+        "db = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)\n"
+        "while True:\n"
+        "    db.execute('BEGIN IMMEDIATE')\n"
+        "    print('locked', flush=True)\n"
+        "    time.sleep(0.05)\n"
+        "    db.execute('ROLLBACK')\n"
+        "    time.sleep(0.005)\n"
+    )
+    with subprocess.Popen([sys.executable, writes, sqlite_file.file], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "locked\n"
+            sqlite_file.pause(process.pid)
+            with closing(sqlite3.connect(sqlite_file.file, timeout=0, isolation_level=None)) as db:
+                db.execute("BEGIN IMMEDIATE")
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("check", CHECKS)

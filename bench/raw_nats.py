@@ -10,7 +10,7 @@ from typing import Any
 
 import nats
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
 
 from bench.messages import NOBODY, Order, RawPing, orders, raw_headers
 
@@ -111,7 +111,9 @@ class RawNats:
     async def _serve(self) -> None:
         """Answer requests until cancelled: a stream of commands, replies on a plain subject, then the ack."""
         inbox = f"{self._topic}-in"
-        await self._js.add_stream(StreamConfig(name=inbox, subjects=[f"{inbox}.>"]))
+        # as an inbox must be, so that it does not grow for ever: what is acknowledged is deleted
+        queue = RetentionPolicy.WORK_QUEUE
+        await self._js.add_stream(StreamConfig(name=inbox, subjects=[f"{inbox}.>"], retention=queue))
         await self._js.add_consumer(inbox, ConsumerConfig(durable_name="bench", ack_policy=AckPolicy.EXPLICIT))
 
         async def take(message: Msg) -> None:

@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 
 from eventkit import headers as h
 from eventkit.cli import lines, types
-from eventkit.cli.broker import fail
+from eventkit.cli.ending import fail
 from eventkit.cli.payload import Unfit, check_key, read
 from eventkit.cli.sending import complain
 from eventkit.errors import InvalidMessage

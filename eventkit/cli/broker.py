@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional, TypeVar
+from typing import Annotated, Any, Optional, TypeVar
 
 import typer
 
 from eventkit import discovery
 from eventkit.adapter import Group, Provision
 from eventkit.bus import Bus
+from eventkit.cli.ending import FAILED, STOPPED, fail
+from eventkit.cli.named import load
 from eventkit.cli.sources import import_roots
 from eventkit.cli.table import printable
 from eventkit.connecting import connect
 from eventkit.errors import DeclarationError, EventkitError, SettingsError
-from eventkit.loading import NotLoaded, load_services
 from eventkit.names import logical
 from eventkit.redacting import Redactor
 from eventkit.redacting import read as read_redactor
-from eventkit.service import Service
 from eventkit.settings import Settings, read_settings
 
 T = TypeVar("T")
 
-USAGE, FAILED, STOPPED = 2, 1, 130
 _ALONE = (
     "the memory broker lives inside the process that uses it, so nothing of it can be seen from here: "
     "set EVENTKIT_BROKER and EVENTKIT_URL to a broker that the services share"
@@ -51,15 +49,6 @@ Groups = Annotated[Optional[list[str]], _of_groups("")]  # noqa: UP045
 GroupsToSee = Annotated[Optional[list[str]], _of_groups(", else all groups on the broker")]  # noqa: UP045
 
 
-def services(targets: Sequence[str]) -> list[Service]:
-    """Those that the command line names."""
-    sys.path.insert(0, os.getcwd())
-    try:
-        return load_services(targets)
-    except NotLoaded as error:
-        fail(str(error))
-
-
 def groups(said: Sequence[str] | None, *, all_else: bool = False) -> dict[str, Group | None]:
     """The groups that are meant, by name; None where only the name is known, and so not what it reads.
 
@@ -68,7 +57,7 @@ def groups(said: Sequence[str] | None, *, all_else: bool = False) -> dict[str, G
     found: dict[str, Group | None] = {}
     for word in said or _default(all_else):
         if ":" in word:
-            for service in services([word]):
+            for service in load([word]):
                 found.update({name: group for name, (group, _) in service.groups().items()})
         else:
             try:
@@ -152,12 +141,6 @@ async def _connected(
         return await work(bus)
 
 
-def fail(text: str, code: int = USAGE) -> NoReturn:
-    """Say it, and end."""
-    typer.echo(f"eventkit: {text}", err=True)
-    raise typer.Exit(code)
-
-
 def width() -> int:
     """Characters of a line of this terminal; of a file or a pipe no limit."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
@@ -165,8 +148,6 @@ def width() -> int:
 
 def _default(all_else: bool) -> Sequence[str]:
     settings = environment()
-    if "service" in settings.model_fields_set:
-        return [settings.service]
-    if all_else:
-        return []
-    fail("say whose: --group shipping, or --group shop.shipping:service for all groups of a service")
+    if "service" not in settings.model_fields_set and not all_else:
+        fail("say whose: --group shipping, or --group shop.shipping:service for all groups of a service")
+    return [settings.service] if "service" in settings.model_fields_set else []

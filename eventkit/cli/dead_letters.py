@@ -13,20 +13,8 @@ import typer
 
 from eventkit.bus import Bus
 from eventkit.cli import letters as shown
-from eventkit.cli.broker import (
-    FAILED,
-    Broker,
-    Groups,
-    GroupsToSee,
-    Json,
-    Url,
-    all_groups,
-    fail,
-    groups,
-    redaction,
-    run,
-    width,
-)
+from eventkit.cli.broker import Broker, Groups, GroupsToSee, Json, Url, all_groups, groups, redaction, run, width
+from eventkit.cli.ending import FAILED, fail
 from eventkit.cli.table import printable
 from eventkit.dead_letters import DeadLetters
 from eventkit.errors import DeadLetterError, LetterFailure, NoDeadLetter

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -17,17 +15,16 @@ from eventkit.asyncapi.document import document, documents
 from eventkit.asyncapi.errors import DocumentError
 from eventkit.asyncapi.texts import to_json, to_yaml
 from eventkit.cli import page
+from eventkit.cli.ending import FAILED, fail
+from eventkit.cli.named import Services, load
 from eventkit.errors import EventkitError
-from eventkit.loading import NotLoaded, load_services
 from eventkit.service import Service
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="The AsyncAPI document of services.")
 page.add(app)
 
-_USAGE, _BROKEN = 2, 1
 _FORMATS = {"text": report.as_text, "json": report.as_json, "github": report.as_github}
 
-Services = Annotated[list[str], typer.Argument(metavar="MODULE:SERVICE", help="Such as shop.orders:service.")]
 Output = Annotated[Optional[Path], typer.Option("--output", "-o", help="A file; with --each, a folder.")]  # noqa: UP045
 Each = Annotated[bool, typer.Option("--each", help="A document for each service, not one for all.")]
 Version = Annotated[Optional[str], typer.Option("--asyncapi", help="3.0.0 or 3.1.0.")]  # noqa: UP045
@@ -98,14 +95,14 @@ def check(
     Exit code 1: there is such a change, which nobody accepted. 2: the document or the services cannot be read.
     """
     if format not in _FORMATS:
-        _fail(f"--format {format}: it is one of {', '.join(_FORMATS)}")
+        fail(f"--format {format}: it is one of {', '.join(_FORMATS)}")
     try:
-        made = _report(committed, _load(services), accepted, namespace, accept_ or [], reason)
+        made = _report(committed, load(services), accepted, namespace, accept_ or [], reason)
     except EventkitError as error:
-        _fail(str(error))
+        fail(str(error))
     typer.echo(_FORMATS[format](made), nl=False)
     if made.breaks or (exact and made.changes):
-        raise typer.Exit(_BROKEN)
+        raise typer.Exit(FAILED)
 
 
 def _report(
@@ -149,13 +146,13 @@ def _as_committed(old: dict[str, Any], namespace: str | None) -> dict[str, Any]:
 def _write(names: Sequence[str], form: str, output: Path | None, each: bool, options: dict[str, Any]) -> None:
     write = to_json if form == "json" else to_yaml
     try:
-        services = _load(names)
+        services = load(names)
         if each:
             _write_each(documents(*services, **options), write, form, output)
             return
         text = write(document(*services, **options))
     except EventkitError as error:
-        _fail(str(error))
+        fail(str(error))
     if output is None:
         typer.echo(text, nl=False)
     else:
@@ -164,7 +161,7 @@ def _write(names: Sequence[str], form: str, output: Path | None, each: bool, opt
 
 def _write_each(found: dict[str, dict[str, Any]], write: Any, form: str, folder: Path | None) -> None:
     if folder is None:
-        _fail("--each writes several documents: say into which folder, with -o")
+        fail("--each writes several documents: say into which folder, with -o")
     for name, document_ in found.items():
         _save(folder / f"{name}.{form}", write(document_))
 
@@ -174,17 +171,4 @@ def _save(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        _fail(f"{path} cannot be written: {error.strerror}")
-
-
-def _load(names: Sequence[str]) -> list[Service]:
-    sys.path.insert(0, os.getcwd())
-    try:
-        return load_services(names)
-    except NotLoaded as error:
-        _fail(str(error))
-
-
-def _fail(text: str) -> NoReturn:
-    typer.echo(f"eventkit: {text}", err=True)
-    raise typer.Exit(_USAGE)
+        fail(f"{path} cannot be written: {error.strerror}")

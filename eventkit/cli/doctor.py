@@ -18,7 +18,9 @@ import typer
 from eventkit import discovery
 from eventkit import headers as h
 from eventkit.adapter import DONE, Adapter, Address, Delivery, Group, Limits, Message, Provision, Settlement
-from eventkit.cli.broker import FAILED, Broker, Json, Url, describe, services
+from eventkit.cli.broker import Broker, Json, Url, describe
+from eventkit.cli.ending import FAILED
+from eventkit.cli.named import load
 from eventkit.cli.table import printable
 from eventkit.connecting import connect
 from eventkit.service import Service
@@ -59,7 +61,7 @@ def doctor(
     Creates nothing, unless --rights is given: then a topic and a group named eventkit.doctor are made, as a service
     would, and a message goes through them. Exit code 1 where something is wrong.
     """
-    found = services(targets or [])
+    found = load(targets or [])
     ok = True
 
     async def work() -> None:

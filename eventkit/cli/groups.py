@@ -14,7 +14,8 @@ from eventkit.backlogs import Found, look
 from eventkit.bus import Bus
 from eventkit.cli.backlogs import as_json as object_of
 from eventkit.cli.backlogs import as_table
-from eventkit.cli.broker import FAILED, Broker, Json, Url, fail, run, width
+from eventkit.cli.broker import Broker, Json, Url, run, width
+from eventkit.cli.ending import FAILED, fail
 from eventkit.errors import DeclarationError, GroupInUse
 from eventkit.names import logical
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from eventkit.cli.broker import FAILED, Json, environment, fail
+from eventkit.cli.broker import Json, environment
+from eventkit.cli.ending import FAILED, fail
 from eventkit.cli.table import printable
 from eventkit.probes import Probes
 

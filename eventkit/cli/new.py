@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from eventkit.cli.broker import FAILED, fail
+from eventkit.cli.ending import FAILED, fail
 from eventkit.cli.project import package_name, write_project
 from eventkit.errors import DeclarationError
 from eventkit.testing.brokers import NAMES

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional, TypeVar
+from typing import Annotated, Any, Optional, TypeVar
 
 import typer
 
@@ -17,14 +15,13 @@ from eventkit.asyncapi.document import document
 from eventkit.asyncapi.mermaid import to_mermaid
 from eventkit.asyncapi.pages import page
 from eventkit.asyncapi.texts import to_json, to_yaml
+from eventkit.cli.ending import fail
+from eventkit.cli.named import Services, load
 from eventkit.errors import EventkitError
-from eventkit.loading import NotLoaded, load_services
 
-_USAGE = 2
 T = TypeVar("T")
 _FORMATS = ("svg", "d2", "mermaid")
 
-Services = Annotated[list[str], typer.Argument(metavar="MODULE:SERVICE", help="Such as shop.orders:service.")]
 Broker = Annotated[Optional[str], typer.Option(help="Adds the servers and bindings of this broker.")]  # noqa: UP045
 Url = Annotated[Optional[str], typer.Option(help="Where the broker is. No secret in it gets out.")]  # noqa: UP045
 Namespace = Annotated[str, typer.Option(help="What EVENTKIT_NAMESPACE is when they run.")]
@@ -69,7 +66,7 @@ def serve(
     try:
         server = ThreadingHTTPServer((host, port), _handler(files))
     except OSError as error:
-        _fail(f"nothing can be served at {host}:{port}: {error.strerror or error}; choose another with --port")
+        fail(f"nothing can be served at {host}:{port}: {error.strerror or error}; choose another with --port")
     with server:
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"http://{shown}:{server.server_address[1]}/  (Ctrl-C ends it)")
@@ -92,7 +89,7 @@ def map_(
 ) -> None:
     """Draw which service publishes and takes what."""
     if format not in _FORMATS:
-        _fail(f"--format {format}: it is one of {', '.join(_FORMATS)}")
+        fail(f"--format {format}: it is one of {', '.join(_FORMATS)}")
 
     def draw(made: dict[str, Any]) -> str:
         found = chart(made)
@@ -127,11 +124,11 @@ def _files(services: Sequence[str], **options: Any) -> dict[str, tuple[str, str]
 
 
 def _made(services: Sequence[str], make: Callable[[dict[str, Any]], T], **options: Any) -> T:
-    sys.path.insert(0, os.getcwd())
+    found = load(services)
     try:
-        return make(document(*load_services(services), **options))
-    except (EventkitError, NotLoaded) as error:
-        _fail(str(error))
+        return make(document(*found, **options))
+    except EventkitError as error:
+        fail(str(error))
 
 
 def _handler(files: dict[str, tuple[str, str]]) -> type[BaseHTTPRequestHandler]:
@@ -168,9 +165,4 @@ def _save(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        _fail(f"{path} cannot be written: {error.strerror}")
-
-
-def _fail(text: str) -> NoReturn:
-    typer.echo(f"eventkit: {text}", err=True)
-    raise typer.Exit(_USAGE)
+        fail(f"{path} cannot be written: {error.strerror}")

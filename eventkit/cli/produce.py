@@ -15,7 +15,8 @@ from eventkit.adapter import Message
 from eventkit.bus import Bus
 from eventkit.cli import asked, types
 from eventkit.cli.asked import Given
-from eventkit.cli.broker import FAILED, Broker, Url, describe, fail, run
+from eventkit.cli.broker import Broker, Url, describe, run
+from eventkit.cli.ending import FAILED, fail
 from eventkit.cli.payload import Unfit
 from eventkit.cli.sending import Bar, Item, Sending, complain
 from eventkit.clock import check_delay

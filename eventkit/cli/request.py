@@ -11,7 +11,8 @@ import typer
 
 from eventkit.bus import Bus
 from eventkit.cli import asked, types
-from eventkit.cli.broker import FAILED, Broker, Url, describe, fail, run
+from eventkit.cli.broker import Broker, Url, describe, run
+from eventkit.cli.ending import FAILED, fail
 from eventkit.cli.payload import Unfit
 from eventkit.cli.sending import complain
 from eventkit.cli.table import printable

@@ -15,7 +15,8 @@ import typer
 
 from eventkit import discovery
 from eventkit.cli import candidates, health
-from eventkit.cli.broker import FAILED, USAGE, Broker, Url
+from eventkit.cli.broker import Broker, Url
+from eventkit.cli.ending import FAILED, USAGE, fail
 from eventkit.cli.environment_file import load_environment
 from eventkit.cli.sources import import_roots
 from eventkit.errors import EventkitError, SettingsError
@@ -114,13 +115,13 @@ def run(  # noqa: PLR0913 each is an option
 
 def _check(log_level: str, log_format: str, reload: bool, workers: int | None) -> None:
     if log_level.lower() not in _LEVELS:
-        _fail(f"--log-level {log_level}: it is {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}", USAGE)
+        fail(f"--log-level {log_level}: it is {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}")
     if log_format not in _FORMATS:
-        _fail(f"--log-format {log_format}: it is {' or '.join(_FORMATS)}", USAGE)
+        fail(f"--log-format {log_format}: it is {' or '.join(_FORMATS)}")
     if sys.platform == "win32" and (reload or workers is not None):
-        _fail("--reload and --workers need a system with Unix signals: run one process, or several by hand", USAGE)
+        fail("--reload and --workers need a system with Unix signals: run one process, or several by hand")
     if reload and workers is not None:
-        _fail("--reload runs one process: leave --workers out", USAGE)
+        fail("--reload runs one process: leave --workers out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,9 +244,4 @@ def _say_and_end(order: _Order, text: str, code: int) -> NoReturn:
     if order.log_format == "json":
         log.critical("%s", text)
         raise typer.Exit(code)
-    _fail(text, code)
-
-
-def _fail(text: str, code: int) -> NoReturn:
-    typer.echo(f"eventkit: {text}", err=True)
-    raise typer.Exit(code)
+    fail(text, code)

@@ -13,7 +13,8 @@ from eventkit.backlogs import look
 from eventkit.bus import Bus
 from eventkit.cli.backlogs import as_json as object_of
 from eventkit.cli.backlogs import as_table
-from eventkit.cli.broker import FAILED, Broker, Json, Url, all_groups, groups, run, width
+from eventkit.cli.broker import Broker, Json, Url, all_groups, groups, run, width
+from eventkit.cli.ending import FAILED
 
 _CLEAR = "\x1b[H\x1b[J"
 

@@ -13,7 +13,8 @@ import typer
 from eventkit import headers as h
 from eventkit.adapter import Address, Delivery, Provision
 from eventkit.bus import Bus
-from eventkit.cli.broker import STOPPED, Broker, Json, Url, fail, redaction, run, width
+from eventkit.cli.broker import Broker, Json, Url, redaction, run, width
+from eventkit.cli.ending import STOPPED, fail
 from eventkit.cli.table import printable, table
 from eventkit.cli.types import located
 from eventkit.cli.watching import watch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated
 
 import typer
 
@@ -12,7 +11,9 @@ from eventkit import discovery, names
 from eventkit.adapter import Address, Group, Provision
 from eventkit.asyncapi.declared import Declarations, gather
 from eventkit.bus import Bus
-from eventkit.cli.broker import Broker, Json, Url, fail, run, services, width
+from eventkit.cli.broker import Broker, Json, Url, run, width
+from eventkit.cli.ending import fail
+from eventkit.cli.named import Services, load
 from eventkit.cli.table import table
 from eventkit.errors import EventkitError
 from eventkit.settings import read_settings
@@ -25,18 +26,16 @@ app = typer.Typer(
 
 _HEAD = ("channel", "on the broker", "read by", "written by")
 
-Targets = Annotated[list[str], typer.Argument(metavar="MODULE:SERVICE", help="Such as shop.orders:service.")]
-
 
 @app.command()
-def show(targets: Targets, as_json: Json = False, broker: Broker = None) -> None:
+def show(targets: Services, as_json: Json = False, broker: Broker = None) -> None:
     """List what these services declare, with its name on the broker. Asks no broker.
 
     What is published through a bus or a context, and not returned by a handler, cannot be seen in a declaration.
     """
     try:
         settings = read_settings(discovery.installed())
-        found = gather(services(targets))
+        found = gather(load(targets))
     except EventkitError as error:
         fail(str(error))
     named = broker or settings.broker
@@ -62,20 +61,20 @@ def show(targets: Targets, as_json: Json = False, broker: Broker = None) -> None
 
 
 @app.command()
-def validate(targets: Targets, broker: Broker = None, url: Url = None) -> None:
+def validate(targets: Services, broker: Broker = None, url: Url = None) -> None:
     """Ask the broker whether all is there; name what is missing, with exit code 1. Creates nothing."""
     _provision(targets, Provision.VALIDATE, broker, url)
 
 
 @app.command()
-def create(targets: Targets, broker: Broker = None, url: Url = None) -> None:
+def create(targets: Services, broker: Broker = None, url: Url = None) -> None:
     """Create what is missing. New groups begin now: they get what is published from here on, even before they run."""
     _provision(targets, Provision.CREATE, broker, url)
 
 
 def _provision(targets: Sequence[str], how: Provision, broker: str | None, url: str | None) -> None:
     try:
-        found = gather(services(targets))
+        found = gather(load(targets))
     except EventkitError as error:
         fail(str(error))
     groups = [group for service in found.services for group, _ in service.groups().values()]

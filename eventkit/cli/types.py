@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Optional, TypeAlias
 import typer
 
 from eventkit.cli import sources
-from eventkit.cli.broker import fail
+from eventkit.cli.ending import fail
 from eventkit.errors import DeclarationError
 from eventkit.importing import NotLoaded, import_module
 from eventkit.loading import load_services

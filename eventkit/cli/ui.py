@@ -16,7 +16,9 @@ from eventkit import discovery
 from eventkit.adapter import Provision
 from eventkit.bus import Bus
 from eventkit.cli import broker as brokers
-from eventkit.cli.broker import STOPPED, Broker, Url, fail, redaction
+from eventkit.cli.broker import Broker, Url, redaction
+from eventkit.cli.ending import STOPPED, fail
+from eventkit.cli.named import Services, load
 from eventkit.errors import SettingsError
 from eventkit.log import to_console
 from eventkit.settings import read_settings
@@ -29,7 +31,7 @@ _ALONE = (
 
 
 def ui(  # noqa: PLR0913 each is an option
-    services: Annotated[list[str], typer.Argument(metavar="MODULE:SERVICE", help="Such as shop.orders:service.")],
+    services: Services,
     host: Annotated[
         str, typer.Option(help="Where it listens. 127.0.0.1: nobody else sees it. Elsewhere a token is asked for.")
     ] = "127.0.0.1",
@@ -59,7 +61,7 @@ def ui(  # noqa: PLR0913 each is an option
     No group is disturbed, and nothing stays on the broker. It may run beside the services, on any machine
     that reaches the broker.
     """
-    found, redactor = brokers.services(services), redaction()
+    found, redactor = load(services), redaction()
     to_console()
     try:
         doors = Doors(host, token=token, names=allow_host or [], read_only=read_only)

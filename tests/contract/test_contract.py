@@ -12,7 +12,7 @@ import pytest
 from eventkit.contract import CHECKS, Backend, Check, Refused, Vacuous
 from tests.ledger import Ledger, Result
 
-LIMIT = 90.0
+LIMIT = 120.0
 """Seconds that a check may take, the start of a broker that it may break included."""
 GRACE = 1.0
 """Seconds that what a check has stopped may take to end."""

@@ -18,7 +18,7 @@ from eventkit_nats.link import Link
 from eventkit_nats.publish import Publisher
 from eventkit_nats.pull import Pull
 from eventkit_nats.settle import Settling
-from eventkit_nats.sources import Sources
+from eventkit_nats.sources import Leaving, Sources
 from eventkit_nats.subjects import Subjects
 from eventkit_nats.topology import Topology
 
@@ -62,6 +62,8 @@ class GroupConsumer:
         self._awake = self._asleep = self._loop.time()
         self._dropping: set[asyncio.Task[None]] = set()
         self._catching_up: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        """Since a pause: until the server has no request of ours any more."""
         self._ended = False
         self._on_stop: Callable[[GroupConsumer], None] | None = None
         self._counted: int | None = None
@@ -108,10 +110,29 @@ class GroupConsumer:
         self._schedule()
 
     def pause(self) -> None:
+        """Requests that wait are taken back: what they brought would only wait here."""
         self._running.clear()
+        self._settling.keep_back()
+        if self._leaving is None:
+            self._leaving = self._loop.create_task(self._leave(self._sources.leave()))
+
+    async def _leave(self, leaving: Leaving) -> None:
+        try:
+            await self._sources.left(leaving, self._exchange.timeout)
+        finally:
+            self._leaving = None
+            self._settling.give_back()
+            if self._running.is_set():
+                self._begin_again()
 
     def resume(self) -> None:
         self._running.set()
+        if self._leaving is None:
+            self._begin_again()
+
+    def _begin_again(self) -> None:
+        if self._link.up.is_set() and not self._ended:
+            self._sources.up()
         self._schedule()
 
     async def stop(self, timeout: float, /) -> None:
@@ -125,6 +146,10 @@ class GroupConsumer:
         if self._counted is not None:
             self._link.unsubscribe(self._counted)
             self._link.forget(self._counted)
+        if self._leaving is not None:
+            await asyncio.wait([self._leaving], timeout=max(0.0, deadline - self._loop.time()))
+            if self._leaving is not None:
+                self._leaving.cancel()
         await self._sources.end(deadline)
         await self._settling.end(deadline)
         self._arrived.clear()

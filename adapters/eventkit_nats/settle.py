@@ -68,6 +68,9 @@ class Settling:
         # Until when they are ours. One leaves `_held` for `_moving` while its copy is being published.
         self._held: dict[bytes, float] = {}
         self._moving: dict[bytes, float] = {}
+        self._back: dict[bytes, float] = {}
+        """Given back, and kept until `give_back`."""
+        self._keeping = False
         self._moves: list[tuple[Delivery, Move]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._out: list[bytes] = []
@@ -83,12 +86,12 @@ class Settling:
 
     def oldest(self, source: bytes) -> int | None:
         """The lowest sequence in hand of a source, named by how its acknowledgements begin."""
-        leases = chain(self._held.items(), self._moving.items())
+        leases = chain(self._held.items(), self._moving.items(), self._back.items())
         return min((sequence(reply) for reply, until in leases if source in reply and until != _ORPHAN), default=None)
 
     def orphan(self, source: bytes, since: datetime) -> None:
         """The stream of this source is another `since` then: what is in hand of the old one is gone with it."""
-        for leases in (self._held, self._moving):
+        for leases in (self._held, self._moving, self._back):
             gone = [reply for reply in leases if source in reply and stored(reply) < since]
             leases.update((reply, _ORPHAN) for reply in gone)
         self._recent.clear()
@@ -118,9 +121,29 @@ class Settling:
             if ours and until != _ORPHAN:
                 if isinstance(how, Done):
                     self._acks.append(_ACK % reply)
+                elif self._keeping:
+                    self._back[reply] = until
                 else:
                     self._out.append(_NAK % reply)
         self._schedule()
+
+    def keep_back(self) -> None:
+        """What is given back is told to the server later: it would come to a request of ours that waits there still,
+        counted once more and behind what is given back after it."""
+        self._keeping = True
+
+    def give_back(self) -> None:
+        """The server has no request of ours any more, or it may have some again."""
+        self._keeping = False
+        self._nak(self._back)
+        self._schedule()
+
+    def _nak(self, leases: dict[bytes, float]) -> None:
+        """They come again in the order of these lines."""
+        now = self._loop.time()
+        ours = (reply for reply, until in leases.items() if now < until < _ORPHAN)
+        self._out += [_NAK % reply for reply in sorted(ours, key=sequence)]
+        leases.clear()
 
     def park(self, reply: bytes, seconds: float) -> None:
         """Not due yet: the server keeps it until then. It takes no room here and holds up nobody."""
@@ -159,7 +182,7 @@ class Settling:
         renewed = now + self.lease * _SAFE
         soon = now + self.lease * (_SAFE - 1 / 3) + 0.001
         lines: list[bytes] = []
-        for leases in (self._held, self._moving):
+        for leases in (self._held, self._moving, self._back):
             for reply, until in leases.items():
                 if now < until < soon:
                     leases[reply] = renewed
@@ -175,6 +198,7 @@ class Settling:
 
     async def moved(self) -> None:
         """Until all that was settled is written, and no copy is on its way."""
+        self._nak(self._back)
         self.flush()
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -187,9 +211,8 @@ class Settling:
             await asyncio.wait(self._tasks, timeout=max(0.0, deadline - self._loop.time()))
             for task in self._tasks:
                 task.cancel()
-        now = self._loop.time()
-        leases = chain(self._held.items(), self._moving.items())
-        self._out += [_NAK % reply for reply, until in leases if now < until < _ORPHAN]
+        self._nak(self._back | self._held | self._moving)
+        self._back.clear()
         self._held.clear()
         self._moving.clear()
         self.retrying.clear()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from eventkit.adapter import Group
 from eventkit.errors import NotProvisioned
@@ -36,6 +36,14 @@ _RESTORE = 10.0
 """Seconds to make again what was deleted."""
 _PAUSES = (0.2, 2.0)
 """Seconds between two attempts to begin a source anew: first, at most."""
+
+
+class Leaving(NamedTuple):
+    """Sources that are no longer listened to."""
+
+    waiting: Sequence[Pull]
+    """Those at which the server still may hold requests."""
+    sids: Sequence[int]
 
 
 class Sources:
@@ -110,8 +118,21 @@ class Sources:
         for pull in self.pulls:
             pull.lost()
 
+    def leave(self) -> Leaving:
+        """Ask for no more. `left` has then to be waited for."""
+        waiting = [pull for pull in self.pulls if pull.requested]
+        return Leaving(waiting, [sid for pull in self.pulls if (sid := pull.leave()) is not None])
+
+    async def left(self, leaving: Leaving, seconds: float) -> None:
+        """What the server sent before it knew comes before this returns, and it holds no request of ours any more."""
+        if leaving.sids and seconds > 0 and self._link.up.is_set():
+            await self._exchange.fence(seconds)
+            await self._forgotten(leaving.waiting, min(seconds, _FORGOTTEN))
+        for sid in leaving.sids:
+            self._link.forget(sid)
+
     async def end(self, deadline: float) -> None:
-        """No more arrivals. What the server sent before it knew that comes before this returns."""
+        """No more arrivals, for good."""
         self._ended = True
         if self._soon is not None:
             self._soon.cancel()
@@ -119,14 +140,7 @@ class Sources:
             task.cancel()
         if self._looking is not None:
             self._looking.cancel()
-        waiting = [pull for pull in self.pulls if pull.requested]
-        sids = [sid for pull in self.pulls if (sid := pull.leave()) is not None]
-        left = deadline - self._loop.time()
-        if sids and left > 0 and self._link.up.is_set():
-            await self._exchange.fence(left)
-            await self._forgotten(waiting, min(left, _FORGOTTEN))
-        for sid in sids:
-            self._link.forget(sid)
+        await self.left(self.leave(), deadline - self._loop.time())
 
     async def _forgotten(self, pulls: Sequence[Pull], seconds: float) -> None:
         """Have the server drop requests whose subject nobody listens to: it does so when it is asked about a consumer.

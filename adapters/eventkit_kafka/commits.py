@@ -84,7 +84,9 @@ class Commits:
         """False: it failed, and is worth another try."""
         now = asyncio.get_running_loop().time()
         marks: dict[TopicPartition, OffsetAndMetadata] = {}
-        touched = [tracker for tracker in trackers if tracker.touched]
+        # of one that was given up nothing is pending any more, settled or not: its mark would say that all is settled
+        ours = self._member.trackers
+        touched = [tracker for tracker in trackers if tracker.touched and ours.get(tracker.tp) is tracker]
         for tracker in touched:
             tracker.touched = False
             tracker.written = now

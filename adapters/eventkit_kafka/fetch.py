@@ -32,13 +32,15 @@ log = logging.getLogger("eventkit.kafka")
 
 _ANSWER, _OF_ONE = 4 << 20, 1 << 20
 """Bytes of an answer, in all and of one partition. A record that is larger comes all the same."""
-_FEW, _ENOUGH = 256 << 10, 8 << 20
-"""Bytes that are held, above which no more is asked for: of a partition; of all."""
+_FEW, _ENOUGH, _MOST = 256 << 10, 8 << 20, 32 << 20
+"""Bytes that are held, above which no more is asked for: of a partition; of those of which anything is held; of all."""
+_LITTLE = 16 << 10
+"""Bytes of an answer, of one partition of which nothing is held while there is enough of others."""
 _AHEAD = _OF_ONE
 """Of a partition, while little else is held: so a whole answer of it waits while the one before is handled."""
-_WAIT_MS, _BUSY_WAIT_MS = 500, 10
+_WAIT_MS, _BUSY_WAIT_MS, _ENOUGH_WAIT_MS = 500, 10, 100
 """How long a broker waits for something to answer with. The second: while partitions of it are left out, which are soon
-to be asked for, and meanwhile cannot be: shorter than it takes to handle what is held of them."""
+to be asked for, and meanwhile cannot be: shorter than it takes to handle what is held of them; the third: of all."""
 _SELDOM, _SELDOM_EACH = 0.02, 0.000_25
 """Seconds, and for each partition, until those alone are asked for again: what a request costs rises with them."""
 _AGAIN = 0.1
@@ -121,7 +123,7 @@ class Fetcher:
     @property
     def full(self) -> bool:
         """Is so much held that no more is asked for until some is taken?"""
-        return self._size >= _ENOUGH
+        return self._size >= _MOST
 
     @property
     def unreadable(self) -> Unreadable | None:
@@ -189,7 +191,8 @@ class Fetcher:
         """Each broker that is not being asked. Seconds until it is to be tried again; None: when something changes."""
         if self.full:
             return None
-        few = _AHEAD if self._size <= 2 * _AHEAD else _FEW
+        enough = self._size >= _ENOUGH  # then those of which nothing is held go on: handlers of the others may be slow
+        few = 0 if enough else _AHEAD if self._size <= 2 * _AHEAD else _FEW
         now = time.monotonic()
         pause: float | None = None
         wanted: dict[int, list[_Place]] = defaultdict(list)
@@ -210,8 +213,8 @@ class Fetcher:
             else:
                 wanted[broker].append(place)
         for broker, places in wanted.items():
-            wait = _WAIT_MS
-            if broker in left_out:
+            wait = _ENOUGH_WAIT_MS if enough else _WAIT_MS
+            if broker in left_out and not enough:
                 rest = self._asked.get(broker, 0.0) + _SELDOM + len(places) * _SELDOM_EACH - now
                 if rest > 0:
                     pause = min(pause or rest, rest)
@@ -219,17 +222,18 @@ class Fetcher:
                 wait = _BUSY_WAIT_MS
             self._asked[broker] = now
             self._asking[broker] = asyncio.get_running_loop().create_task(
-                self._ask(broker, places, wait), name=f"eventkit kafka fetch from {broker}"
+                self._ask(broker, places, wait, _LITTLE if enough else _OF_ONE),
+                name=f"eventkit kafka fetch from {broker}",
             )
         return pause
 
-    async def _ask(self, broker: int, places: list[_Place], wait_ms: int) -> None:
+    async def _ask(self, broker: int, places: list[_Place], wait_ms: int, of_one: int) -> None:
         asked = {place.tp: (place, place.next) for place in places}
         for place in places:
             place.broker = broker
         topics: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
         for (topic, partition), (_, offset) in asked.items():
-            topics[topic].append((partition, offset, _OF_ONE))
+            topics[topic].append((partition, offset, of_one))
         try:
             request = FetchRequest(wait_ms, 1, _ANSWER, _COMMITTED, list(topics.items()))
             answer = await unbroken(self._client.send(broker, request))
@@ -271,8 +275,11 @@ class Fetcher:
         if error is OffsetOutOfRangeError:
             if place.stretches:
                 return  # what comes next is of another log, perhaps: first all of this one
+            wanted = place.next
             begin = await self._offset(broker, place.tp, _EARLIEST)
             end = await self._offset(broker, place.tp, _LATEST)
+            if place.next != wanted:
+                return  # the broker that leads it now has answered meanwhile
             if begin is not None and end is not None and self._places.get(place.tp) is place:
                 log.debug("%s is read from offset %d on: Kafka has none of %d", place.tp, begin, place.next)
                 if self._moved is not None and begin != place.next:

@@ -120,6 +120,26 @@ def test_it_asks_for_no_more_than_it_may_hold(monkeypatch: pytest.MonkeyPatch) -
     run(scenario)
 
 
+def test_those_of_which_enough_is_held_keep_no_other_from_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their handlers may be slow, and a stretch that was read makes no room before its last message is taken."""
+    monkeypatch.setattr(fetch, "_ENOUGH", 100)
+
+    async def scenario(kafka: Kafka, fetcher: Fetcher) -> None:
+        kafka.logs[ONE] = {0: batch(0, some(b"x" * 200, b"y")), 2: batch(2, some(b"z"))}
+        fetcher.begin(ONE, 0)
+        await until(lambda: fetcher.ready)
+        fetcher.begin(TWO, 0)
+        await until(lambda: len(kafka.asked) > 2)
+        kafka.logs[TWO] = {0: batch(0, some(b"1")), 1: batch(1, some(b"2"))}
+        assert await take(fetcher, TWO) == [b"1"]
+        assert await take(fetcher, TWO) == [b"2"]
+        assert max(wanted.get(ONE, 0) for wanted in kafka.asked) == 0, "of the other there is enough"
+        assert await take(fetcher, ONE) == [b"x" * 200, b"y"]
+        assert await take(fetcher, ONE) == [b"z"]
+
+    run(scenario)
+
+
 def test_what_is_damaged_stops_its_partition_alone_and_nothing_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "_UNREADABLE_AGAIN", 0.05)
 
@@ -230,7 +250,7 @@ def test_what_is_read_ahead_of_some_partitions_does_not_keep_a_scan_from_the_oth
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They are merged by time: nothing more of the first is taken before there is something of the second."""
-    monkeypatch.setattr(fetch, "_ENOUGH", 100)
+    monkeypatch.setattr(fetch, "_MOST", 100)
 
     async def scenario(kafka: Kafka, fetcher: Fetcher) -> None:
         kafka.logs[ONE] = {0: batch(0, some(*[b"one"] * 1_500))}

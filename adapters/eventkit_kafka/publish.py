@@ -240,7 +240,7 @@ class Publisher:
                 if route.topic in existing:
                     # the others too: with its next answer aiokafka forgets all topics that it was not told of
                     kept = {*existing, *(known.topic for known in self._routes.values())}
-                    route.grow(await _known(self._producer.client, route.topic, kept))
+                    route.fit(await _known(self._producer.client, route.topic, kept))
                     route.limit, route.read = limits[route.topic], asyncio.get_running_loop().time()
                     self._routes[route.address] = route
             return len(existing) == len({route.topic for route in routes})
@@ -253,7 +253,7 @@ class Publisher:
             if partitions is None:
                 doubtful.append(route)
             else:
-                route.grow(len(partitions))
+                route.fit(len(partitions))
         for route in doubtful:
             self._doubt(route)
         if doubtful and self._producer is not None:  # or aiokafka asks for it, and complains, for ever

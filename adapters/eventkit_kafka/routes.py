@@ -115,8 +115,10 @@ class Route:
         self._turn = int(time.time() * 1000)  # so that processes do not all begin with partition 0
         self._left = 0
 
-    def grow(self, partitions: int) -> None:
-        """There are so many partitions now."""
+    def fit(self, partitions: int) -> None:
+        """There are so many partitions now. Fewer, where the topic was deleted and made again: what waits to go to the
+        others is answered as it fails."""
+        del self.lanes[partitions:]
         self.lanes += (Lane(self, partition) for partition in range(len(self.lanes), partitions))
 
     def record(self, message: Message, now: float, together: int) -> Record:

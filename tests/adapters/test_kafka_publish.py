@@ -16,7 +16,9 @@ from aiokafka.errors import KafkaConnectionError
 
 from eventkit.testing.brokers import Broker
 from eventkit_kafka.publish import Publisher
+from eventkit_kafka.topics import Wanted
 from tests.adapters.test_kafka import Bench, message, run, until
+from tests.adapters.test_kafka_beginnings import admin_of
 
 REFUSED = KafkaConnectionError("refused, on purpose")
 
@@ -50,6 +52,22 @@ def test_what_a_producer_that_is_replaced_could_not_send_holds_up_nothing_after_
                 await asyncio.sleep(0.1)
 
     run(url, scenario, partitions=1, publish_timeout=timedelta(seconds=0.5))
+
+
+def test_a_topic_that_was_made_anew_with_fewer_partitions_is_published_to(url: str) -> None:
+    async def scenario(it: Bench) -> None:
+        keys = [str(n) for n in range(20)]
+        await it.publish(*(message(key=key) for key in keys))
+        async with admin_of(it) as admin:
+            await admin.delete_topics([it.topic("orders")])
+            topics = publisher_of(it)._topics
+            while await topics.existing([it.topic("orders")]):
+                await asyncio.sleep(0.05)
+            await topics.create([Wanted(it.topic("orders"), 1, None, {})])
+        while any(await it.adapter.publish([message(key=key) for key in keys])):
+            await asyncio.sleep(0.1)
+
+    run(url, scenario, partitions=6, publish_timeout=timedelta(seconds=3))
 
 
 @pytest.mark.parametrize("what", ["fails", "is cancelled", "comes after the stop"])

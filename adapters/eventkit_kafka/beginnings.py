@@ -11,7 +11,7 @@ there, too: who finds it first may die before it is a member, and others get the
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from uuid import uuid4
 
 from aiokafka import TopicPartition  # type: ignore[import-untyped]
@@ -22,7 +22,7 @@ from eventkit.names import Naming
 from eventkit_kafka import codec
 from eventkit_kafka.clients import Clients
 from eventkit_kafka.publish import Publisher
-from eventkit_kafka.reading import is_note, scan
+from eventkit_kafka.reading import is_note, is_tombstone, scan
 from eventkit_kafka.routes import Record
 from eventkit_kafka.topics import Topics
 
@@ -30,6 +30,9 @@ log = logging.getLogger("eventkit.kafka")
 
 _STARTS = "starts"
 """The header of a note that says where the group begins with topics; of others it says what has begun."""
+
+_Place = tuple[int, bytes]
+"""The partition and the key of a note."""
 
 
 class Beginnings:
@@ -62,8 +65,9 @@ class Beginnings:
         # before the note: where it is there and they are not, they were lost.
         tps = [tp for found in (await self._topics.partitions(new)).values() for tp in found]
         oldest, ends = await self._topics.begins(tps), await self._topics.ends(tps)
-        noted, starts = await self._noted(self._naming.channel("dead", group.name))
+        noted, notes = await self._noted(self._naming.channel("dead", group.name))
         begun = await self._begun(name)
+        starts = _earliest(notes.values())
         offsets: dict[TopicPartition, int] = {}
         later: dict[TopicPartition, int] = {}
         lost: dict[TopicPartition, int] = {}
@@ -77,6 +81,8 @@ class Beginnings:
                 later[tp] = offsets[tp]
             if known and tp.topic not in made and ends[tp] > oldest[tp]:
                 lost[tp] = ends[tp]
+        old = [place for place, said in notes.items() if {tp.topic for tp in said} <= begun & noted]
+        await self._forget_starts(group.name, old)
         if lost:
             self._say(group.name, oldest, lost)
         if offsets and not await self._topics.members(name):
@@ -105,6 +111,12 @@ class Beginnings:
                 *(group, ", ".join(sorted({tp.topic for tp in offsets})), answer),
             )
 
+    async def _forget_starts(self, group: str, notes: Collection[_Place]) -> None:
+        """These say nothing any more: all that they name has begun since, and that is noted."""
+        tombstones = [(Address("dead", group), Record("", partition, key, None, [])) for partition, key in notes]
+        if any(await self._publisher.write(tombstones)):
+            log.debug("group %s: old notes stay among its dead letters", group)
+
     async def note(self, begun: Mapping[str, Collection[str]]) -> None:
         """By group, the topics of which it has offsets. Written at each start: to know whether it is there, all dead
         letters would have to be read."""
@@ -129,26 +141,29 @@ class Beginnings:
     async def _begun(self, name: str) -> set[str]:
         return {tp.topic for tp in await self._topics.committed(name)}
 
-    async def _noted(self, dead: str) -> tuple[set[str], dict[TopicPartition, int]]:
-        """The topics that the group had begun to read, and where it is to begin with others."""
+    async def _noted(self, dead: str) -> tuple[set[str], dict[_Place, dict[TopicPartition, int]]]:
+        """The topics that the group had begun to read, and the notes of where it is to begin with others."""
         noted: set[str] = set()
-        starts: dict[TopicPartition, int] = {}
+        notes: dict[_Place, dict[TopicPartition, int]] = {}
         if not await self._topics.existing([dead]):
-            return noted, starts
+            return noted, notes
         tps = (await self._topics.partitions([dead]))[dead]
         begins, ends = await self._topics.begins(tps), await self._topics.ends(tps)
-        async for _, record in scan(self._clients, begins, ends):
+        async for tp, record in scan(self._clients, begins, ends):
+            place = (tp.partition, record.key or b"")
+            if is_tombstone(record):
+                notes.pop(place, None)
             if not is_note(record):
                 continue
             said = (record.value or b"").decode()
             if record.headers[codec.NOTE] != _STARTS:
                 noted = set(said.split(","))
                 continue
-            for one in said.split():
-                partition, offset, topic = one.split(":", 2)
-                tp = TopicPartition(topic, int(partition))
-                starts[tp] = min(starts.get(tp, int(offset)), int(offset))
-        return noted, starts
+            notes[place] = {
+                TopicPartition(topic, int(partition)): int(offset)
+                for partition, offset, topic in (one.split(":", 2) for one in said.split())
+            }
+        return noted, notes
 
     def _say(self, group: str, oldest: Mapping[TopicPartition, int], lost: Mapping[TopicPartition, int]) -> None:
         log.warning(
@@ -161,6 +176,14 @@ class Beginnings:
                 for tp, end in sorted(lost.items())
             ),
         )
+
+
+def _earliest(notes: Iterable[Mapping[TopicPartition, int]]) -> dict[TopicPartition, int]:
+    starts: dict[TopicPartition, int] = {}
+    for said in notes:
+        for tp, offset in said.items():
+            starts[tp] = min(starts.get(tp, offset), offset)
+    return starts
 
 
 def _is_its_own(address: Address) -> bool:

@@ -17,6 +17,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 
 from eventkit.adapter import Address, Group, Provision
 from eventkit.testing.brokers import Broker
+from eventkit_kafka import codec
+from eventkit_kafka.reading import is_tombstone, scan
 from tests.adapters.test_kafka import ORDERS, Bench, Recorder, message, run, until, until_measured
 
 HUNDRED_YEARS = 100 * 365 * 24 * 3600
@@ -55,6 +57,20 @@ async def next_process(it: Bench, group: Group | None = None) -> Recorder:
     await it.adapter.start(10)
     await it.adapter.provision([group or it.group], Provision.CREATE)
     return await it.consume(group=group)
+
+
+async def notes_of_starts(it: Bench) -> list[bytes]:
+    """Where the group is to begin with topics that are new to it, as its topic of dead letters has it."""
+    assert it.adapter._running is not None
+    topics = it.adapter._running.cluster.topics
+    tps = (await topics.partitions([it.topic("shipping.dead")]))[it.topic("shipping.dead")]
+    kept: dict[bytes | None, bytes] = {}
+    async for _, record in scan(topics._clients, await topics.begins(tps), await topics.ends(tps)):
+        if is_tombstone(record):
+            kept.pop(record.key, None)
+        elif record.headers.get(codec.NOTE) == "starts":
+            kept[record.key] = record.value or b""
+    return list(kept.values())
 
 
 def warnings(caplog: pytest.LogCaptureFixture, part: str) -> list[str]:
@@ -262,6 +278,12 @@ def test_a_running_group_begins_with_a_new_topic_where_the_first_of_the_next_rel
         await until(lambda: seen.bodies == [b"after"])
         assert not await it.dead(), "what is noted is no dead letter"
         await running.consumer.stop(5)
+        await second.provision([wider], Provision.CREATE)  # what has begun is noted
+        assert len(await notes_of_starts(it)) == 1
+        other = Address("topic", "other")
+        await second.provision([other, Group("shipping", (*wider.sources, other))], Provision.CREATE)
+        (note,) = await notes_of_starts(it)
+        assert b"other" in note, "what has begun since need not be noted for ever"
         await second.stop(5)
 
     run(url, scenario, partitions=1)

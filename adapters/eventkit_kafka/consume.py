@@ -7,11 +7,11 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from eventkit.adapter import Delivery, Group, Receive, Settlement
+from eventkit.adapter import RELEASE, Delivery, Group, Receive, Settlement
 from eventkit.cancelling import unbroken
 from eventkit_kafka import codec
 from eventkit_kafka.cluster import Cluster
-from eventkit_kafka.held import Held
+from eventkit_kafka.held import Entry, Held
 from eventkit_kafka.lending import Lending
 from eventkit_kafka.membership import Membership
 from eventkit_kafka.progress import LENT, WAITING, Tracker
@@ -104,7 +104,18 @@ class GroupConsumer:
         self._lending.forget(trackers)
 
     def cut_off(self, tracker: Tracker, end: int) -> None:
-        self._lending.cut_off(tracker, self._held.take_out(tracker, end))
+        gone, doubtful = self._held.take_out(tracker, end)
+        self._lending.cut_off(tracker, gone)
+        if doubtful:
+            self._lending.in_background(self._rescue(tracker, doubtful))
+
+    async def _rescue(self, tracker: Tracker, doubtful: list[Entry]) -> None:
+        if messages := await self._held.missing(doubtful):
+            log.warning(
+                "group %s: topic %s, partition %d was made anew: %d messages that waited in it before are written again",
+                *(self.group.name, *tracker.tp, len(messages)),
+            )
+            await self._lending.write_anew(messages)
 
     # fetching
 
@@ -142,6 +153,22 @@ class GroupConsumer:
         await member.poll()
         revocations = member.revocations
         batch: list[Delivery] = []
+        try:
+            await self._gather(batch)
+        except (
+            BaseException
+        ):  # what is lent, and delivered to nobody, is nowhere else where Kafka has lost it meanwhile
+            for delivery in batch:
+                self._lending.settle(delivery, RELEASE)
+            raise
+        if member.revocations != revocations:
+            batch = self._lending.still_ours(batch)
+        if batch:
+            await self._receive.deliveries(batch)
+            await asyncio.sleep(0)
+
+    async def _gather(self, batch: list[Delivery]) -> None:
+        """Lend what is to be delivered now: what was given back, what is due, what is new."""
         again = self._lending.take_given_back(batch)
         await self._held.take_due(batch, self._ahead)
         found = self._take_all(batch)
@@ -154,11 +181,6 @@ class GroupConsumer:
             await self._write_ahead()
         if not self._resumed.is_set():  # it was paused while this was read
             await self._resumed.wait()
-        if member.revocations != revocations:
-            batch = self._lending.still_ours(batch)
-        if batch:
-            await self._receive.deliveries(batch)
-            await asyncio.sleep(0)
 
     async def _write_ahead(self) -> None:
         """Say how far we deliver before anything of it runs: whoever comes after us, if it kills us, must know."""

@@ -80,20 +80,33 @@ class Held:
             if entry[3] not in trackers:
                 self._push(entry)
 
-    def take_out(self, tracker: Tracker, end: int) -> list[Message]:
-        """What is here of a log that was cut off at `end`: below that it is read once more, and is forgotten here."""
+    def take_out(self, tracker: Tracker, end: int) -> tuple[list[Message], list[Entry]]:
+        """What is here of a log that was cut off at `end`, and is forgotten here: what it has no more, and what it has
+        below that. The latter is read once more, unless the log is another one, see `missing`."""
         heap = self._heap
         self.drop({tracker})
+        ours = [one for one in sorted(heap, key=lambda one: one[:2]) if one[3] is tracker]
+        ours = [one for one in ours if tracker.pending.pop(one[2], None) is not None]
+        return self._messages([one for one in ours if one[2] >= end]), [one for one in ours if one[2] < end]
+
+    async def missing(self, doubtful: list[Entry]) -> list[Message]:
+        """Those of one log that are not what it has now at their offsets: its topic was deleted and made again. All of
+        them, where that cannot be seen."""
+        tracker = doubtful[0][3]
+        found: dict[int, Record] = {}
+        try:
+            found = await records_at(self._clients, tracker.tp, [offset for _, _, offset, _, _ in doubtful])
+        except Exception as error:  # noqa: BLE001 whatever aiokafka raises
+            log.debug("group %s: %s cannot be read: %r", self._group, tracker.tp, error)
+        return self._messages([one for one in doubtful if not _is_there(one, found.get(one[2]))])
+
+    def _messages(self, entries: list[Entry]) -> list[Message]:
         messages: list[Message] = []
-        lost = 0
-        for due, _, offset, owner, record in sorted(heap, key=lambda entry: entry[:2]):
-            if owner is tracker and tracker.pending.pop(offset, None) is not None and offset >= end:
-                if record is None:
-                    lost += 1
-                else:
-                    until = datetime.fromtimestamp(due, UTC) if due else None
-                    messages.append(codec.decode_copy(tracker.address, record)._replace(due=until))
-        if lost:
+        for due, _, _, tracker, record in entries:
+            if record is not None:
+                until = datetime.fromtimestamp(due, UTC) if due else None
+                messages.append(codec.decode_copy(tracker.address, record)._replace(due=until))
+        if lost := len(entries) - len(messages):
             log.error("group %s: Kafka has lost %d messages before they were due", self._group, lost)
         return messages
 
@@ -137,6 +150,13 @@ class Held:
             self._bytes -= _size(entry[4])
             taken.append(entry)
         return taken
+
+
+def _is_there(entry: Entry, found: Record | None) -> bool:
+    due, _, _, _, record = entry
+    if found is None or record is None:
+        return found is not None and codec.due(found) == due
+    return found[:4] == record[:4] and dict(found.headers) == dict(record.headers)
 
 
 def _size(record: Record | None) -> int:

@@ -170,9 +170,10 @@ class Lending:
                 *(self._group, tracker.lent() + len(messages), *tracker.tp),
             )
         if messages:
-            self._in_background(self._write_anew(messages))
+            self.in_background(self.write_anew(messages))
 
-    async def _write_anew(self, messages: Sequence[Message]) -> None:
+    async def write_anew(self, messages: Sequence[Message]) -> None:
+        """Until Kafka has them all."""
         while messages:
             try:
                 answers = await self._publisher.publish(messages)
@@ -222,9 +223,10 @@ class Lending:
     def _flush_moves(self) -> None:
         moves, self._moves = self._moves, []
         if moves:
-            self._in_background(self._move(moves))
+            self.in_background(self._move(moves))
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Until it is done, copies are on their way."""
         task = asyncio.get_running_loop().create_task(work, name="eventkit kafka move")
         self._moving.add(task)
         task.add_done_callback(self._moving.discard)

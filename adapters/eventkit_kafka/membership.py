@@ -22,7 +22,7 @@ from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.commits import Commits
 from eventkit_kafka.fetch import Fetcher
 from eventkit_kafka.gaps import Gaps
-from eventkit_kafka.progress import Ranges, Tracker, decode
+from eventkit_kafka.progress import Ranges, Tracker, decode, reached
 
 log = logging.getLogger("eventkit.kafka")
 
@@ -100,6 +100,8 @@ class Membership:
         self._owner = owner
         self._assigned = asyncio.Event()
         self.commits = Commits(self.group, self, self._settings.commit_interval.total_seconds())
+        self._survived: set[TopicPartition] = set()
+        """What a member of this process has given up: nobody died of what it had in hand, whatever its mark says."""
         self._polled = 0.0
         self._finding: set[asyncio.Task[None]] = set()
         self.gaps = Gaps(self.group, cluster.topics)
@@ -139,12 +141,17 @@ class Membership:
 
     async def rejoin(self) -> None:
         """Give up this member and become another one."""
-        await self.commits.commit(await self._look_for_ends(), _CUT)
-        self._forget(list(self.trackers.values()))
+        await self._look_for_ends()
+        trackers = list(self.trackers.values())
+        self._close(trackers)
+        await self.commits.commit(trackers, _CUT)
+        self._survived.update(self.trackers)
+        self._forget(trackers)
         if self.stuck:
             self._topics.renew()
         await self._end(0.5 if self.stuck else 5.0)
         await self.join()
+        self._survived.clear()
 
     async def leave(self, timeout: float) -> None:
         """Write down what is settled, give back the rest, leave the group."""
@@ -192,9 +199,8 @@ class Membership:
             return []
         try:
             async with asyncio.timeout(min(_CUT, self._settings.rebalance_timeout.total_seconds() / 10)):
-                there = await unbroken(self._topics.existing({tracker.tp.topic for tracker in read}))
-                tps = [tracker.tp for tracker in read if tracker.tp.topic in there]
-                ends = await unbroken(self._topics.ends(tps))
+                there = await unbroken(self._topics.present({tracker.tp.topic for tracker in read}))
+                ends = await unbroken(self._topics.ends([tracker.tp for tracker in read if tracker.tp in there]))
                 short = {tracker: wanted for tracker, wanted in read.items() if ends.get(tracker.tp, 0) < wanted}
                 cut = [tracker.tp for tracker in short if tracker.tp in ends]
                 begins = await unbroken(self._topics.begins(cut)) if cut else {}
@@ -236,27 +242,29 @@ class Membership:
         """Read these from where the group had come to. False: Kafka did not say in time."""
         try:
             async with asyncio.timeout(seconds):
-                marks, begins = await unbroken(
-                    asyncio.gather(self._topics.committed(self.group), self._topics.begins(tps))
-                )
-            trackers = {tp: self._go_on(tp, marks.get(tp), begins[tp]) for tp in sorted(tps)}
+                marks = await unbroken(self._topics.committed(self.group))
+                # not before: what is committed meanwhile may be newer than where they end
+                begins, ends = await unbroken(asyncio.gather(self._topics.begins(tps), self._topics.ends(tps)))
+            trackers = {tp: self._go_on(tp, marks.get(tp), begins[tp], ends[tp]) for tp in sorted(tps)}
         except Exception as error:  # noqa: BLE001 whatever aiokafka raises: given up, they would be read by nobody
             log.debug("group %s: no places to read from: %r", self.group, error)
             return False
         self.trackers = trackers
         return True
 
-    def _go_on(self, tp: TopicPartition, mark: OffsetAndMetadata | None, begin: int) -> Tracker:
-        tracker = Tracker(tp, self._channels[tp.topic], *left_behind(mark))
+    def _go_on(self, tp: TopicPartition, mark: OffsetAndMetadata | None, begin: int, end: int) -> Tracker:
+        start = self._starts.get((self.group, tp), begin) if mark is None else mark.offset
+        if mark is not None and (last := reached(*mark)) > end:
+            # cut off while nobody read: what was settled past its end would hide what it has by then
+            self.gaps.cut_off(tp, last, begin)
+            mark, start = None, begin
+        tracker = Tracker(tp, self._channels[tp.topic], *left_behind(mark, survived=tp in self._survived))
         if mark is None:
-            start = self._starts.get((self.group, tp), begin)
             tracker.next = start  # so that it is committed, whether or not anything comes
             tracker.touched = True
             self.commits.touched()
-        else:
-            start = mark.offset
-            if start < begin:
-                self.gaps.say(tp, start, begin)
+        elif start < begin:
+            self.gaps.say(tp, start, begin)
         self.consumer.seek(tp, max(start, begin))  # or it would look for it itself
         self.fetcher.begin(tp, max(start, begin))
         return tracker
@@ -384,10 +392,10 @@ class Membership:
         return NotProvisioned(f"topic {', '.join(missing)} was deleted from Kafka")
 
 
-def left_behind(mark: OffsetAndMetadata | None) -> tuple[Ranges, Sequence[int]]:
+def left_behind(mark: OffsetAndMetadata | None, *, survived: bool = False) -> tuple[Ranges, Sequence[int]]:
     """What the reader before us had settled above its mark, and the places of those that died."""
     if mark is None:
         return (), ()
     read, settled = decode(*mark)
     living, deaths = lives.read(*mark)
-    return settled, [*deaths, read] if living else deaths
+    return settled, [*deaths, read] if living and not survived else deaths

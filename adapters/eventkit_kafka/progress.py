@@ -187,6 +187,12 @@ def decode(watermark: int, metadata: str) -> tuple[int, list[tuple[int, int]]]:
     return watermark + numbers[0], ranges
 
 
+def reached(watermark: int, metadata: str) -> int:
+    """The offset after all that had been read or settled by then."""
+    read, settled = decode(watermark, metadata)
+    return max([read, *(stop for _, stop in settled[-1:])])
+
+
 def count(ranges: Iterable[tuple[int, int]]) -> int:
     """How many offsets these are."""
     return sum(stop - start for start, stop in ranges)

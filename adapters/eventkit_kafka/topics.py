@@ -113,6 +113,15 @@ class Topics:
         """Which of these are there."""
         return {topic["topic"] for topic in await self._ask(set(names)) if topic["error_code"] in _THERE}
 
+    async def present(self, names: Iterable[str]) -> set[TopicPartition]:
+        """The partitions of those that are there."""
+        return {
+            TopicPartition(topic["topic"], partition["partition"])
+            for topic in await self._ask(set(names))
+            if topic["error_code"] in _THERE
+            for partition in topic["partitions"]
+        }
+
     async def limits(self, names: Collection[str]) -> dict[str, int]:
         """The largest batch that each takes, in bytes. Where we may not ask, the broker's default is assumed."""
         return dict.fromkeys(names, self._default_limit) | await self._configs(names, _LIMIT)

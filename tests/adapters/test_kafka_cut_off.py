@@ -17,7 +17,7 @@ from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from eventkit import headers as h
-from eventkit.adapter import DONE, RELEASE, Address, Message, Move
+from eventkit.adapter import DONE, RELEASE, Address, Delivery, Message, Move
 from eventkit.errors import Closed, LostMessage
 from eventkit.testing.brokers import Broker
 from eventkit_kafka import held
@@ -54,6 +54,23 @@ def test_what_was_settled_in_a_log_that_is_gone_hides_nothing_of_the_next(url: s
         await it.adapter._running.cluster.topics.commit(it.topic(it.group.name), {tp: mark})  # type: ignore[dict-item]
         seen = await it.consume()
         await until(lambda: len(seen.got) == 3)
+        await it.publish(*(message(body=b"%d" % n) for n in range(3, 12)))
+        await until(lambda: len(seen.got) == 12)
+        assert seen.bodies == [b"%d" % n for n in range(12)]
+
+    run(url, scenario, partitions=1)
+
+
+def test_what_was_settled_past_the_end_of_a_log_that_was_cut_meanwhile_hides_nothing(url: str) -> None:
+    """Its mark is still in the log: nothing tells but what is written beside it."""
+
+    async def scenario(it: Bench) -> None:
+        tp = TopicPartition(it.topic("orders"), 0)
+        await it.publish(*(message(body=b"%d" % n) for n in range(3)))
+        assert it.adapter._running is not None
+        mark = OffsetAndMetadata(1, encode(1, 10, [(2, 9)]))
+        await it.adapter._running.cluster.topics.commit(it.topic(it.group.name), {tp: mark})  # type: ignore[dict-item]
+        seen = await it.consume()
         await it.publish(*(message(body=b"%d" % n) for n in range(3, 12)))
         await until(lambda: len(seen.got) == 12)
         assert seen.bodies == [b"%d" % n for n in range(12)]
@@ -259,6 +276,94 @@ def test_what_was_given_back_of_a_log_before_it_was_lost_is_no_longer_only_here(
         await seen.consumer.stop(5)
         again = await it.consume()
         await until(lambda: sorted(filter(None, again.bodies)) == [b"0", b"0", b"1", b"1"])
+
+    run(url, scenario, partitions=1)
+
+
+@pytest.mark.parametrize("log", ["cut", "another"])
+def test_a_retry_that_waited_in_a_topic_that_was_made_anew_is_not_taken_for_what_that_has_in_its_place(
+    url: str, log: str
+) -> None:
+    async def scenario(it: Bench) -> None:
+        seen = await it.consume()
+        due = datetime.now(UTC) + timedelta(seconds=3)
+        await it.publish(message(it.group.retry, b"later")._replace(due=due))
+        consumer = consumer_of(seen)
+        await until(lambda: consumer._held.next_due() is not None)
+        entry = at, turn, offset, tracker, record = consumer._held._heap[0]
+        assert record is not None
+        if log == "another":
+            consumer._held._heap[0] = (at, turn, offset, tracker, record._replace(value=b"before"))
+        assert consumer.member.trackers[tracker.tp] is entry[3]
+        consumer.member._moved(tracker.tp, 26, 0, offset + 1)
+        consumer.member.fetcher.begin(tracker.tp, 0)
+        bodies = {b"later"} if log == "cut" else {b"later", b"before"}
+        await until(lambda: set(seen.bodies) == bodies)
+        await asyncio.sleep(0.5)
+        assert len(seen.got) == len(bodies), "what is there still is not written anew"
+
+    run(url, scenario, partitions=1)
+
+
+def test_a_topic_that_was_made_anew_with_fewer_partitions_has_lost_what_was_in_the_others(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(it: Bench) -> None:
+        seen = await it.consume(None)
+        await it.publish(*(message(body=b"%d" % n, key=str(n)) for n in range(12)))
+        await until(lambda: len(seen.got) == 12)
+        member = consumer_of(seen).member
+        topics = member._topics
+        read = {tp: tracker for tp, tracker in member.trackers.items() if tracker.lent()}
+        first, *others = sorted(read)
+        assert others
+        ask = topics._ask
+
+        async def fewer(names: Any) -> list[dict[str, Any]]:
+            found = await ask(names)
+            for topic in found:
+                topic["partitions"] = [p for p in topic["partitions"] if p["partition"] == first.partition]
+            return found
+
+        monkeypatch.setattr(topics, "_ask", fewer)
+        await member.revoked()
+        assert not read[first].cut
+        assert all(read[tp].cut for tp in others)
+        assert len([tracker for tracker in read.values() if tracker.lent()]) == len(others)
+
+    run(url, scenario, partitions=3)
+
+
+@pytest.mark.parametrize("ending", ["fails", "stops"])
+def test_what_was_read_of_a_log_just_before_it_was_lost_is_not_dropped_where_reading_ends(
+    url: str, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(it: Bench) -> None:
+        seen = await it.consume(None, in_flight=10)
+        consumer = consumer_of(seen)
+        tp = TopicPartition(it.topic("orders"), 0)
+        take_due = consumer._held.take_due
+        lost = asyncio.Event()
+
+        async def lose(batch: list[Delivery], ahead: set[Tracker]) -> None:
+            await take_due(batch, ahead)
+            if batch and not lost.is_set():
+                consumer.member._moved(tp, 26, 0, 1)
+                lost.set()
+                if ending == "fails":
+                    raise TimeoutError("on purpose")
+                await asyncio.Event().wait()
+
+        monkeypatch.setattr(consumer._held, "take_due", lose)
+        await it.publish(message(body=b"0"), message(body=b"1"))
+        await lost.wait()
+        if ending == "stops":
+            consumer._tasks[0].cancel()
+        await until(lambda: [delivery.message.body for delivery, _ in seen.failed] == [b"0", b"1"])
+        for delivery, error in seen.failed:
+            assert isinstance(error, LostMessage)
+            seen.settle(delivery, Move(copy(delivery, it.group.retry)))
+        await until(lambda: consumer._lending.lent == len(seen.held))
 
     run(url, scenario, partitions=1)
 

@@ -190,6 +190,31 @@ def test_who_dies_while_a_retry_is_not_due_did_not_die_of_it(url: str) -> None:
     run(url, scenario)
 
 
+@pytest.mark.parametrize("commits", [True, False], ids=["commits", "cannot commit"])
+def test_who_joins_again_did_not_die(url: str, commits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what it had in hand would be suspect where Kafka is away twice, and leave the order of its key."""
+
+    async def scenario(it: Bench) -> None:
+        recorder = await it.consume(None)
+        consumer = consumer_of(recorder)
+        await it.publish(message())
+        await until(lambda: recorder.got)
+        for times in (2, 3, 4):
+            await until(lambda: not any(tracker.touched for tracker in consumer.member.trackers.values()))
+            if not commits:
+                monkeypatch.setattr(consumer.member.consumer, "commit", hang)
+
+            async def fail() -> None:
+                monkeypatch.delattr(consumer, "_round")
+                raise KafkaConnectionError("on purpose")
+
+            monkeypatch.setattr(consumer, "_round", fail)
+            await until(lambda times=times: len(recorder.got) == times)  # type: ignore[misc]
+        assert [delivery.deliveries for delivery in recorder.got] == [1, 1, 1, 1]
+
+    run(url, scenario, partitions=1)
+
+
 def test_what_is_due_is_written_down_before_it_is_delivered(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(it: Bench) -> None:
         recorder = await it.consume(None)

@@ -374,8 +374,8 @@ PORTS = (
     Mutant(
         "kafka: a partition that appears later is read from behind its first message",
         f"{_KAFKA}/membership.py",
-        "            start = self._starts.get((self.group, tp), begin)\n",
-        "            start = self._starts.get((self.group, tp), begin + 1)\n",
+        "        start = self._starts.get((self.group, tp), begin) if",
+        "        start = self._starts.get((self.group, tp), begin + 1) if",
         "V2",
         "kafka",
     ),

@@ -112,7 +112,7 @@ class GroupConsumer:
     async def _rescue(self, tracker: Tracker, doubtful: list[Entry]) -> None:
         if messages := await self._held.missing(doubtful):
             log.warning(
-                "group %s: topic %s, partition %d was made anew: %d messages that waited in it before are written again",
+                "group %s: topic %s, partition %d was made anew: %d messages that waited in it are written again",
                 *(self.group.name, *tracker.tp, len(messages)),
             )
             await self._lending.write_anew(messages)

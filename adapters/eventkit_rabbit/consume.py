@@ -14,7 +14,7 @@ from aiormq import exceptions as amqp
 
 from eventkit.adapter import Address, Delivery, Group, Message, Move, Receive, Release, Settlement
 from eventkit.cancelling import unbroken
-from eventkit.errors import NotProvisioned
+from eventkit.errors import LostMessage, NotProvisioned
 from eventkit_rabbit import delay
 from eventkit_rabbit.link import Link
 from eventkit_rabbit.names import Names
@@ -284,8 +284,16 @@ class RabbitConsumer:
         tags = session.tags
         if not tags.holds(tag):
             return
-        if not self._settles(session) and not (session.deleted and isinstance(how, Move)):
-            return
+        if not self._settles(session):
+            if not session.deleted:
+                return
+            if isinstance(how, Release):  # there is nothing that it could go back to
+                lost = LostMessage(f"{self._queue} was deleted, {delivery.position}")
+                self._receive.unsettled(delivery, how, lost)
+                return
+            if not isinstance(how, Move):
+                tags.done(tag)
+                return
         if isinstance(how, Move):
             tags.begin(tag)
             if not self._moves:
@@ -356,8 +364,12 @@ class RabbitConsumer:
             self._subscription.give_up()
             async with self._switch:
                 session.flush()
-                # an acknowledgement is never answered: that something after it is shows that it has come
-                await uncut(session.channel.basic_qos(prefetch_count=self._subscription.prefetch))
+                try:
+                    # an acknowledgement is never answered: that something after it is shows that it has come
+                    await unbroken(uncut(session.channel.basic_qos(prefetch_count=self._subscription.prefetch)))
+                except Exception as error:  # of a connection that is lost meanwhile aiormq may say no more than that
+                    lost = f"group {self._group.name} lost its channel: what it had settled there may come again"
+                    raise ConnectionError(lost) from error
 
     async def stop(self, timeout: float, /) -> None:
         if self._stopping:

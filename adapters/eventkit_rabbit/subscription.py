@@ -58,8 +58,8 @@ class Subscription:
         await uncut(channel.basic_consume(self._queue, unused, consumer_tag=self._tag, arguments=self._arguments))
 
     async def end(self) -> None:
-        tag, self._tag = self._tag, ""
-        await uncut(self.session.channel.basic_cancel(tag))
+        await uncut(self.session.channel.basic_cancel(self._tag))
+        self._tag = ""  # not before: what is on its way to it still comes
 
     def wants(self, at_most: int) -> int:
         """The prefetch by which so many are held at most. While too much is held from before it is 1: a queue that

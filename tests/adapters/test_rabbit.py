@@ -36,7 +36,14 @@ from eventkit.adapter import (
     Provision,
     Settlement,
 )
-from eventkit.errors import CapabilityNotSupported, InvalidMessage, MessageTooLarge, NoOwner, NotProvisioned
+from eventkit.errors import (
+    CapabilityNotSupported,
+    InvalidMessage,
+    LostMessage,
+    MessageTooLarge,
+    NoOwner,
+    NotProvisioned,
+)
 from eventkit.testing.brokers import Broker, BrokerUnavailable, provide
 from eventkit.testing.brokers.process import free_port
 from eventkit_rabbit import (
@@ -1105,6 +1112,34 @@ def test_what_was_in_hand_when_its_queue_was_deleted_still_becomes_a_retry_or_a_
             assert inbox.failed == []
 
             await until(lambda: channels() == before)  # type: ignore[no-untyped-call]
+
+    run(work())
+
+
+def test_what_is_given_back_of_a_queue_that_was_deleted_is_not_dropped(url: str) -> None:
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox(lambda delivery: None))
+            assert await adapter.publish([message(TOPIC, number) for number in range(2)]) == [None] * 2
+            await until(lambda: len(inbox.got) == 2)
+            connection = await aiormq.connect(url)
+            channel = await connection.channel()
+            await channel.queue_delete(f"{w.namespace}.shipping")
+            await connection.close()
+            await until(lambda: inbox.consumer.error is not None)
+            back, done = inbox.got
+            inbox.settle(done)
+            inbox.settle(done, RELEASE)
+            inbox.settle(back, RELEASE)
+            ((told, error),) = inbox.failed
+            assert told is back
+            assert isinstance(error, LostMessage)
+            await until(lambda: inbox.consumer.error is None)
+            inbox.settle(back, Move(message(GROUP.retry, "again")))
+            await inbox.consumer.stop(5)
+            other = await w.consume(adapter, Inbox())
+            await until(lambda: other.ids == ["again"])
 
     run(work())
 

@@ -14,6 +14,7 @@ from eventkit import Bus, Context, Event, Service, room
 from eventkit.adapter import Connection
 from eventkit.testing.brokers import Broker, BrokerUnavailable, provide
 from eventkit_rabbit import RabbitAdapter
+from eventkit_rabbit.consume import RabbitConsumer
 from tests.adapters.test_rabbit import GROUP, TOPIC, Inbox, message, run, until, world
 
 
@@ -108,5 +109,39 @@ def test_what_is_done_is_acknowledged_at_once_though_another_number_is_to_be_hel
             await adapter.publish([message(TOPIC, "last")])
             await until(lambda: "last" in inbox.ids)
             assert inbox.ids == [*map(str, range(count)), "last"], "it came again"
+
+    run(work())
+
+
+def test_a_consumer_has_ended_when_the_broker_says_so(
+    broker: Callable[[str], Broker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then it delivers, and a pause keeps what comes: others wait for that in vain."""
+
+    async def work() -> None:
+        async with world(broker("rabbit").url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox())
+            consumer = inbox.consumer
+            assert isinstance(consumer, RabbitConsumer)
+            channel = consumer._subscription.session.channel
+            cancel, asked, go_on = channel.basic_cancel, asyncio.Event(), asyncio.Event()
+
+            async def late(tag: str) -> object:
+                asked.set()
+                await go_on.wait()
+                return await cancel(tag)
+
+            monkeypatch.setattr(channel, "basic_cancel", late)
+            consumer.pause()
+            await asked.wait()
+            assert consumer._subscription.on
+            assert await adapter.publish([message(TOPIC, "on its way")]) == [None]
+            await until(lambda: consumer._arrived)
+            go_on.set()
+            await until(lambda: not consumer._subscription.on)
+            assert inbox.ids == []
+            consumer.resume()
+            await until(lambda: inbox.ids == ["on its way"])
 
     run(work())

@@ -118,3 +118,21 @@ def test_a_flush_that_runs_out_of_time_leaves_the_channel_to_what_follows(url: s
 
     with Proxy() as proxy:
         run(work(proxy))
+
+
+def test_a_flush_on_a_channel_that_is_lost_says_so(url: str) -> None:
+    """The client says nothing of its own then."""
+
+    async def work() -> None:
+        async with world(url) as w:
+            adapter = await w.provisioned()
+            inbox = await w.consume(adapter, Inbox())
+            wire = adapter._now()._consuming.now()
+            assert wire is not None
+            flushing = asyncio.create_task(inbox.consumer.flush(5))
+            await asyncio.sleep(0)
+            wire.abort(ConnectionError("cut"))
+            with pytest.raises(ConnectionError, match="group shipping lost its channel: what it had settled"):
+                await flushing
+
+    run(work())

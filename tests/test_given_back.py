@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
@@ -95,3 +96,29 @@ def test_what_waits_during_a_slow_stop_was_delivered_once(name: str, on: Callabl
         assert max(count or 0 for count in counts) <= 2, counts
 
     run(main())
+
+
+# not RabbitMQ: what it is given back while it still delivers to this replica comes here once more
+@pytest.mark.parametrize("name", ["redis", "nats"])
+def test_one_stop_makes_no_suspects(name: str, on: Callable[[str], Backend], caplog: pytest.LogCaptureFixture) -> None:
+    """What is given back does not come to the replica that stops once more, however much room it has."""
+    caplog.set_level(logging.DEBUG, "eventkit")
+
+    async def main() -> None:
+        seen: list[Step] = []
+        service = Service("stepping", concurrency=2 * KEYS)
+
+        @service.handler
+        async def step(event: Step) -> None:
+            await asyncio.sleep(0.002)
+            seen.append(event)
+
+        async with bus(on(name), fresh_namespace()) as b:
+            async with b.run(service) as running:
+                await b.publish_many([Step(key=f"k{number % KEYS}", number=number) for number in range(300)])
+                await eventually(lambda: len(seen) > 50 and running.at_work > 150, "much is held")
+            async with b.run(service):
+                await eventually(lambda: len(seen) >= 300, "all are handled", 30.0)
+
+    run(main())
+    assert not [record for record in caplog.records if "in case it killed its process" in record.getMessage()]

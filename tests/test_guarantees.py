@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from eventkit import discovery
 from eventkit.contract import CHECKS
+from tests.backends import ALL
 from tests.guarantees import FAMILIES, PAGE, capabilities
 
 
@@ -19,6 +21,13 @@ def test_no_behaviour_is_without_a_family() -> None:
 def test_the_capabilities_are_those_of_the_adapters() -> None:
     page = PAGE.read_text()
     assert "\n".join(capabilities()) in page
+
+
+def test_the_page_about_order_says_what_the_adapters_say() -> None:
+    page = (PAGE.parent / "order.md").read_text()
+    assert "| | memory | Redis | NATS | RabbitMQ | Kafka |" in page
+    can = [discovery.load(name).capabilities.key_order_across_replicas for name in ALL]
+    assert f"| several replicas read, come and go | {' | '.join('yes' if one else 'no' for one in can)} |" in page
 
 
 def test_nothing_on_the_page_failed() -> None:

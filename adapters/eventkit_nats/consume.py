@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
+from eventkit import headers as h
 from eventkit.adapter import Delivery, Group, Receive, Settlement
 from eventkit_nats import readers
-from eventkit_nats.browse import time_of
 from eventkit_nats.codec import decode
 from eventkit_nats.exchange import Exchange
 from eventkit_nats.gaps import Gaps
@@ -26,6 +27,8 @@ log = logging.getLogger("eventkit.nats")
 
 _READ = 0.6
 """The part of a lease after which what was not read is left to others; the rest is time enough to renew it."""
+_KNOWN = 3.0
+"""Seconds that a stop waits at most until it is known which streams are there."""
 
 
 class GroupConsumer:
@@ -51,7 +54,7 @@ class GroupConsumer:
         self._loop = asyncio.get_running_loop()
         self._settling = Settling(link, publisher, receive, self._schedule, self._lost)
         self._sources = Sources(
-            *(link, exchange, topology, group, in_flight, self._arrive, self._ask_small, self._oldest, self._replaced)
+            *(link, exchange, topology, group, in_flight, self._arrive, self._ask_small, self._settling)
         )
         self._arrived: list[Delivery] = []
         self._wake = asyncio.Event()
@@ -150,6 +153,10 @@ class GroupConsumer:
             await asyncio.wait([self._leaving], timeout=max(0.0, deadline - self._loop.time()))
             if self._leaving is not None:
                 self._leaving.cancel()
+        if self._settling.undecided and self._link.up.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(timeout, _KNOWN)):
+                    await self._settling.moved()
         await self._sources.end(deadline)
         await self._settling.end(deadline)
         self._arrived.clear()
@@ -188,9 +195,11 @@ class GroupConsumer:
                 count = max(1, count - 1)  # the arrival at which it was put off was none for anybody
             self._settling.retrying.add(reply)
         self._settling.take(reply, since)
-        position = parts[at + 1]
+        position = parts[at + 1].decode()
         pull.newest = max(pull.newest, int(position))
-        self._arrived.append(Delivery(message, position.decode(), count, reply))
+        if h.ID not in message.headers:  # known by its position, which may be that of another in a stream made anew
+            position = f"{position}-{parts[at + 3].decode()}"
+        self._arrived.append(Delivery(message, position, count, reply))
         self._wake.set()
         self._schedule()
 
@@ -217,17 +226,6 @@ class GroupConsumer:
         self._settling.flush()
         if self._running.is_set():
             self._sources.ask(self._settling.count)
-
-    def _oldest(self, pull: Pull) -> int | None:
-        return self._settling.oldest(_of(pull))
-
-    def _replaced(self, pull: Pull) -> None:
-        self._settling.orphan(_of(pull), time_of(pull.created))
-        log.warning(
-            "NATS: the stream of %s is another than the one that group %s has read: what is in hand of the old one is "
-            "handled all the same, and its retries and dead letters are written; some may be repeats",
-            *(pull.address, self.group.name),
-        )
 
     def _ask_small(self) -> None:
         if self._running.is_set():
@@ -292,11 +290,6 @@ class GroupConsumer:
         task.add_done_callback(self._dropping.discard)
 
     def _up(self) -> None:
-        self._settling.again()
+        self._settling.renew(self._loop.time())
         self._sources.up()
         self._loop.call_soon(self._flush)
-
-
-def _of(pull: Pull) -> bytes:
-    """What stands in the acknowledgements of a source, and in no other's."""
-    return f".{pull.place.stream}.{pull.durable}.".encode()

@@ -32,6 +32,8 @@ class Pull:
         self.retry = address.kind == "retry"
         self.place = place
         self.durable = durable
+        self.mark = f".{place.stream}.{durable}.".encode()
+        """What stands in its acknowledgements, and in no other's."""
         self.requested = 0
         """Messages asked for that have not come."""
         self.busy_until = 0.0
@@ -39,6 +41,8 @@ class Pull:
         """The highest sequence in the stream that has come; 0: none yet."""
         self.created = ""
         """When its stream was made: another time is another stream, with other messages under the same sequences."""
+        self.doubted = False
+        """May it be another by now? Then nothing is asked for."""
         self.floor: int | None = None
         """The sequence up to which the whole group had settled all, when it was looked last. None: not known."""
         self.error: Exception | None = None

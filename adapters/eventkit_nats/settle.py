@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from math import inf
 
-from eventkit.adapter import Delivery, Done, Move, Receive, Release, Settlement
+from eventkit.adapter import RELEASE, Delivery, Done, Move, Receive, Release, Settlement
 from eventkit.errors import LostMessage
 from eventkit_nats.link import Link
 from eventkit_nats.publish import Publisher
@@ -68,33 +68,61 @@ class Settling:
         # Until when they are ours. One leaves `_held` for `_moving` while its copy is being published.
         self._held: dict[bytes, float] = {}
         self._moving: dict[bytes, float] = {}
-        self._back: dict[bytes, float] = {}
-        """Given back, and kept until `give_back`."""
+        self._back: dict[bytes, Delivery] = {}
+        """Of those held, what is given back when the server may be told so."""
         self._keeping = False
         self._moves: list[tuple[Delivery, Move]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._out: list[bytes] = []
         self._acks: list[bytes] = []
-        # Acknowledgements of the last seconds, and those that found the link down. A server that crashed or was cut
-        # off may not have them: they are sent again before anything is asked for. Twice is harmless: the work is done.
-        self._recent: deque[tuple[float, bytes]] = deque()
+        # Acknowledgements of the last seconds. A server that crashed or was cut off may not have them: they are sent
+        # again before anything is asked for. Twice is harmless: the work is done.
+        self._recent: deque[tuple[float, list[bytes]]] = deque()
+        self._doubted: set[bytes] = set()
+        """Sources whose stream may be another by now."""
+        self._trusted = asyncio.Event()
+
+    @property
+    def undecided(self) -> bool:
+        """Does anything that was settled wait until it is known which streams are there?"""
+        return bool(self._doubted and (self._acks or self._back))
 
     @property
     def count(self) -> int:
         """What counts as in flight."""
-        return len(self._held) + len(self._moving)
+        return len(self._held) - len(self._back) + len(self._moving)
 
     def oldest(self, source: bytes) -> int | None:
         """The lowest sequence in hand of a source, named by how its acknowledgements begin."""
-        leases = chain(self._held.items(), self._moving.items(), self._back.items())
+        leases = chain(self._held.items(), self._moving.items())
         return min((sequence(reply) for reply, until in leases if source in reply and until != _ORPHAN), default=None)
 
     def orphan(self, source: bytes, since: datetime) -> None:
         """The stream of this source is another `since` then: what is in hand of the old one is gone with it."""
-        for leases in (self._held, self._moving, self._back):
+        for leases in (self._held, self._moving):
             gone = [reply for reply in leases if source in reply and stored(reply) < since]
             leases.update((reply, _ORPHAN) for reply in gone)
-        self._recent.clear()
+
+        def left(acks: Sequence[bytes]) -> list[bytes]:
+            return [ack for ack in acks if source not in ack or stored(ack.split(b" ", 2)[1]) >= since]
+
+        self._acks = left(self._acks)
+        self._recent = deque((at, left(acks)) for at, acks in self._recent)
+
+    def doubt(self, source: bytes) -> None:
+        """Its stream may be another by now, with other messages under the same sequences: until `trust` nothing is
+        finished or given back there."""
+        self._doubted.add(source)
+
+    def trust(self, source: bytes) -> None:
+        """Its stream is known; `orphan` was told, if it is another."""
+        self._doubted.discard(source)
+        acks = [ack for _, some in self._recent for ack in some if source in ack]
+        if acks:
+            self._link.write(b"".join(acks))
+        self._give_back()
+        self.flush()
+        self._trusted.set()
 
     def take(self, reply: bytes, since: float) -> None:
         """It has arrived, and became ours then, or later."""
@@ -105,6 +133,8 @@ class Settling:
         reply = delivery.token
         if not isinstance(reply, bytes):
             return
+        if self._back and reply in self._back:
+            return
         until = self._held.pop(reply, None)
         if until is None:
             return
@@ -112,6 +142,10 @@ class Settling:
         if until == _ORPHAN and isinstance(how, Release):
             self._held[reply] = until
             self._receive.unsettled(delivery, how, LostMessage(f"its stream is gone: {reply.decode()}"))
+            return
+        if (self._keeping or self._doubted) and ours and isinstance(how, Release) and self._must_wait(reply):
+            self._held[reply] = until
+            self._back[reply] = delivery
             return
         if ours and isinstance(how, Move):
             self._moving[reply] = until
@@ -121,8 +155,6 @@ class Settling:
             if ours and until != _ORPHAN:
                 if isinstance(how, Done):
                     self._acks.append(_ACK % reply)
-                elif self._keeping:
-                    self._back[reply] = until
                 else:
                     self._out.append(_NAK % reply)
         self._schedule()
@@ -135,15 +167,18 @@ class Settling:
     def give_back(self) -> None:
         """The server has no request of ours any more, or it may have some again."""
         self._keeping = False
-        self._nak(self._back)
+        self._give_back()
         self._schedule()
 
-    def _nak(self, leases: dict[bytes, float]) -> None:
-        """They come again in the order of these lines."""
-        now = self._loop.time()
-        ours = (reply for reply, until in leases.items() if now < until < _ORPHAN)
-        self._out += [_NAK % reply for reply in sorted(ours, key=sequence)]
-        leases.clear()
+    def _give_back(self) -> None:
+        """What may be now, in order: it comes again in that."""
+        back, self._back = self._back, {}
+        for reply in sorted(back, key=sequence):
+            self.settle(back[reply], RELEASE)
+
+    def _must_wait(self, reply: bytes) -> bool:
+        """Is it not to be given back now? In a stream that has taken the place of its own it would be lost."""
+        return self._keeping or self._is_doubted(reply)
 
     def park(self, reply: bytes, seconds: float) -> None:
         """Not due yet: the server keeps it until then. It takes no room here and holds up nobody."""
@@ -158,31 +193,25 @@ class Settling:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         if self._acks:
-            now = self._loop.time()
-            lines = b"".join(self._acks)
-            self._acks.clear()
-            self._link.write(lines)
-            recent = self._recent
-            recent.append((now, lines))
-            oldest = now - (_RECENT if self._link.up.is_set() else self.lease)
-            while recent[0][0] < oldest:
+            acks, self._acks = self._acks, []
+            if self._doubted:
+                self._acks = [ack for ack in acks if self._is_doubted(ack)]
+                acks = [ack for ack in acks if not self._is_doubted(ack)]
+            self._link.write(b"".join(acks))
+            now, recent = self._loop.time(), self._recent
+            recent.append((now, acks))
+            while recent[0][0] < now - _RECENT:
                 recent.popleft()
         if self._out:
             self._link.write(b"".join(self._out))
             self._out.clear()
-
-    def again(self) -> None:
-        """The link is up after it was down."""
-        for _, lines in self._recent:
-            self._link.write(lines)
-        self.renew(self._loop.time())
 
     def renew(self, now: float) -> None:
         """Leases of which a third has passed begin anew; one that has run out is another's, perhaps."""
         renewed = now + self.lease * _SAFE
         soon = now + self.lease * (_SAFE - 1 / 3) + 0.001
         lines: list[bytes] = []
-        for leases in (self._held, self._moving, self._back):
+        for leases in (self._held, self._moving):
             for reply, until in leases.items():
                 if now < until < soon:
                     leases[reply] = renewed
@@ -192,16 +221,23 @@ class Settling:
         gone = {reply for reply, until in self._held.items() if until <= now}
         for reply in gone:
             del self._held[reply]
+            self._back.pop(reply, None)
             self.retrying.discard(reply)
         if gone:
             self._lost(gone)
 
     async def moved(self) -> None:
         """Until all that was settled is written, and no copy is on its way."""
-        self._nak(self._back)
+        keeping, self._keeping = self._keeping, False
+        self._give_back()
+        self._keeping = keeping
         self.flush()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._tasks or self.undecided:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            else:
+                self._trusted.clear()
+                await self._trusted.wait()
             self.flush()
 
     async def end(self, deadline: float) -> None:
@@ -211,12 +247,17 @@ class Settling:
             await asyncio.wait(self._tasks, timeout=max(0.0, deadline - self._loop.time()))
             for task in self._tasks:
                 task.cancel()
-        self._nak(self._back | self._held | self._moving)
+        now = self._loop.time()
+        ours = (reply for reply, until in chain(self._held.items(), self._moving.items()) if now < until < _ORPHAN)
+        self._out += [_NAK % reply for reply in sorted(ours, key=sequence)]
         self._back.clear()
         self._held.clear()
         self._moving.clear()
         self.retrying.clear()
         self.flush()
+
+    def _is_doubted(self, reply: bytes) -> bool:
+        return any(source in reply for source in self._doubted)
 
     async def _move(self, moves: Sequence[tuple[Delivery, Move]]) -> None:
         answers: Sequence[Exception | None]

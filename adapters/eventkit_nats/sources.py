@@ -13,9 +13,11 @@ from typing import NamedTuple, TypeAlias
 
 from eventkit.adapter import Group
 from eventkit.errors import NotProvisioned
+from eventkit_nats.browse import time_of
 from eventkit_nats.exchange import Exchange, judged
 from eventkit_nats.link import Link
 from eventkit_nats.pull import LONG, SHORT, Pull
+from eventkit_nats.settle import Settling
 from eventkit_nats.topology import Topology
 
 log = logging.getLogger("eventkit.nats")
@@ -59,11 +61,8 @@ class Sources:
         in_flight: int,
         arrive: Arrive,
         ask_small: Callable[[], None],
-        oldest: Callable[[Pull], int | None],
-        replaced: Callable[[Pull], None],
+        settling: Settling,
     ) -> None:
-        """`oldest`: the lowest sequence of a source that is in hand, unsettled. `replaced`: told of a source whose
-        stream is another now."""
         self.pulls: list[Pull] = []
         self._link = link
         self._exchange = exchange
@@ -72,8 +71,7 @@ class Sources:
         self.in_flight = in_flight
         self._arrive = arrive
         self._ask_small = ask_small
-        self._oldest = oldest
-        self._replaced = replaced
+        self._settling = settling
         self._began = datetime.now(UTC)
         self._wait = LONG
         """Seconds that a request stands: no longer than a lease, since one whose process stands still goes on to take
@@ -84,6 +82,7 @@ class Sources:
         self._reviving: dict[Pull, asyncio.Task[None]] = {}
         self._looking: asyncio.Task[None] | None = None
         self._been_down = False
+        self._downs = 0
         self._ended = False
 
     async def find(self) -> float:
@@ -106,17 +105,18 @@ class Sources:
 
     def up(self) -> None:
         for pull in self.pulls:
-            if not pull.open and pull not in self._reviving:
+            if not pull.open and not pull.doubted:
                 pull.listen(functools.partial(self._arrive, pull), self._loop.time())
-
         if self._been_down:
             self._been_down = False
             self._looking = self._loop.create_task(self._look_again())
 
     def down(self) -> None:
         self._been_down = True
+        self._downs += 1
         for pull in self.pulls:
             pull.lost()
+            self._doubt(pull)
 
     def leave(self) -> Leaving:
         """Ask for no more. `left` has then to be waited for."""
@@ -211,6 +211,7 @@ class Sources:
 
     def _revive(self, pull: Pull, why: str) -> None:
         if pull not in self._reviving and not self._ended:
+            self._doubt(pull)
             task = self._loop.create_task(self._begin_anew(pull, why))
             self._reviving[pull] = task
 
@@ -222,10 +223,12 @@ class Sources:
                 await self._exchange.fence(_TROUBLE)
                 self._link.forget(sid)
             while True:
+                downs = self._downs
                 try:
                     await self._topology.consumer(pull.place, pull.durable, _TROUBLE)
-                    self._see(pull, await self._topology.created(pull.place, _TROUBLE))
-                    break
+                    created = await self._topology.created(pull.place, _TROUBLE)
+                    if downs == self._downs:
+                        break
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
                     if pull.error is None:
                         log.warning(
@@ -239,26 +242,48 @@ class Sources:
         finally:
             del self._reviving[pull]
         self._well(pull)
+        self._see(pull, created)
         if self._link.up.is_set() and not self._ended:
             self.up()
             self._ask_small()
 
     async def _look_again(self) -> None:
         """The link was down: a server may have lost its data meanwhile, and others have made the streams again."""
-        pulls = list(self.pulls)
-        answers = await self._exchange.ask([self._exchange.question(f"STREAM.INFO.{p.place.stream}") for p in pulls])
+        downs, pulls = self._downs, [pull for pull in self.pulls if pull not in self._reviving]
+        questions = [self._exchange.question(f"STREAM.INFO.{pull.place.stream}") for pull in pulls]
+        answers = await self._exchange.ask(questions, _TROUBLE)
+        if downs != self._downs:
+            return  # it was down once more: what was said before that says nothing now
         for pull, answer in zip(pulls, answers, strict=True):
-            with suppress(Exception):  # it is gone, or not to be asked: reading it will show
-                self._see(pull, judged(answer)["created"])
+            try:
+                created = judged(answer)["created"]
+            except Exception as error:  # noqa: BLE001 - it is gone, or nobody answers for it yet
+                self._revive(pull, f"{type(error).__name__}: {error}")
+            else:
+                self._see(pull, created)
+        self.up()
+        self._ask_small()
+
+    def _doubt(self, pull: Pull) -> None:
+        pull.doubted = True
+        self._settling.doubt(pull.mark)
 
     def _see(self, pull: Pull, created: str) -> None:
+        """This is its stream now."""
         if created != pull.created:
             pull.created, pull.newest, pull.floor = created, 0, None
-            self._replaced(pull)
+            self._settling.orphan(pull.mark, time_of(created))
+            log.warning(
+                "NATS: the stream of %s is another than the one that group %s has read: what is in hand of the old one "
+                "is handled all the same, and its retries and dead letters are written; some may be repeats",
+                *(pull.address, self._group.name),
+            )
+        pull.doubted = False
+        self._settling.trust(pull.mark)  # before anything is asked for
 
     async def _restored(self, pull: Pull) -> bool:
         """Was it deleted, and is it there again, from where we were?"""
-        goes_on = self._oldest(pull) or (pull.newest and pull.newest + 1)
+        goes_on = self._settling.oldest(pull.mark) or (pull.newest and pull.newest + 1)
         if pull.floor is not None:  # others may have more in hand, or have died with it
             goes_on = min(goes_on or pull.floor + 1, pull.floor + 1)
         try:

@@ -27,6 +27,7 @@ from eventkit import headers as h
 from eventkit.adapter import DONE, RELEASE, Address, Connection, Group, Move, Provision
 from eventkit.contract.checks import eventually, stays
 from eventkit.contract.receiving import contents, put, raw, receive
+from eventkit.copies import foreign_id
 from eventkit.errors import InvalidMessage, LostMessage, MessageTooLarge, NoOwner, NotProvisioned, SettingsError
 from eventkit.security import Tls
 from eventkit.testing.brokers import Broker, provide
@@ -1028,6 +1029,89 @@ def test_a_stream_that_others_made_again_while_the_link_was_down_is_noticed(
     run(test())
 
 
+def test_what_is_settled_while_the_link_is_down_finishes_nothing_of_a_stream_that_was_made_again(
+    broker: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as other, started(broker("nats").url, namespace_of(other)) as adapter:
+            await create(adapter)
+            name = namespace_of(adapter)
+            got = await receive(adapter, GROUP)
+            old = [b"just before", b"meanwhile", b"given back", b"fails"]
+            await put(adapter, *(raw(TOPIC, body) for body in old))
+            await got.arrive(4)
+            link, gate = adapter._started().link, asyncio.Event()
+            connect = link._open
+
+            async def later(timeout: float) -> Client:
+                await gate.wait()
+                return await connect(timeout)
+
+            monkeypatch.setattr(link, "_open", later)
+            got.settle(got.got[0])
+            await got.consumer.flush(5.0)
+            assert link._client is not None
+            link._client.abort()
+            await eventually(lambda: link.error is not None, "it is down")
+            got.settle(got.got[1])
+            got.settle(got.got[2], RELEASE)
+            await api(other, f"STREAM.DELETE.{name}=orders")
+            await create(other)
+            taker = await receive(other, GROUP)
+            new = [b"new %d" % number for number in range(4)]
+            await put(other, *(raw(TOPIC, body) for body in new))
+            await taker.arrive(4)
+            gate.set()
+            (pull, _) = got.consumer._sources.pulls  # type: ignore[attr-defined]
+            made = (await api(other, f"STREAM.INFO.{name}=orders"))["created"]
+            await eventually(lambda: pull.created == made, "it is noticed")
+            got.settle(got.got[3], Move(raw(GROUP.dead, b"dead")))
+            await got.consumer.flush(5.0)
+            assert [(delivery, type(error)) for delivery, _, error in got.failed] == [(got.got[2], LostMessage)]
+            await got.consumer.stop(5.0)
+            await taker.consumer.stop(5.0)  # gives the new ones back
+            again = await receive(other, GROUP)
+            await again.arrive(4)
+            assert sorted(filter(None, again.bodies)) == new
+            assert [letter.message.body async for letter in other.browse(GROUP.dead)] == [b"dead"]
+
+    run(test())
+
+
+def test_what_was_settled_while_the_link_was_down_is_finished_when_it_is_back(
+    broker: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as other, started(broker("nats").url, namespace_of(other)) as adapter:
+            await create(adapter)
+            got = await receive(adapter, GROUP)
+            await put(adapter, *(raw(TOPIC, b"%d" % number) for number in range(3)))
+            await got.arrive(3)
+            link, gate = adapter._started().link, asyncio.Event()
+            connect = link._open
+
+            async def later(timeout: float) -> Client:
+                await gate.wait()
+                return await connect(timeout)
+
+            monkeypatch.setattr(link, "_open", later)
+            assert link._client is not None
+            link._client.abort()
+            await eventually(lambda: link.error is not None, "it is down")
+            got.settle(got.got[0])
+            got.settle(got.got[1], RELEASE)
+            gate.set()
+            await link.up.wait()
+            await got.consumer.stop(5.0)  # in the moment in which it is back
+            again = await receive(other, GROUP)
+            await put(other, raw(TOPIC, b"later"))
+            await again.arrive(3)
+            assert sorted(filter(None, again.bodies)) == [b"1", b"2", b"later"]
+            assert got.failed == []
+
+    run(test())
+
+
 def test_messages_of_one_id_are_repeats_only_if_they_are_of_one_type(broker: Give) -> None:
     async def test() -> None:
         async with started(broker("nats").url) as adapter:
@@ -1038,6 +1122,30 @@ def test_messages_of_one_id_are_repeats_only_if_they_are_of_one_type(broker: Giv
             await put(adapter, *(raw(TOPIC, kind.encode(), type=kind, headers=same) for kind in kinds))
             await got.arrive(3)
             await stays(lambda: got.bodies == [b"Placed", b"Paid", b"Sent"], "each once")
+
+    run(test())
+
+
+def test_one_without_an_id_is_no_repeat_of_another_in_a_stream_that_is_gone(broker: Give) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as adapter:
+            await create(adapter)
+            name = namespace_of(adapter)
+            client = await nats.connect(broker("nats").url)
+            got = await receive(adapter, GROUP)
+            await client.jetstream().publish(f"{name}=orders", b"old")
+            await got.arrive(1)
+            got.settle(got.got[0], RELEASE)
+            await got.arrive(2)
+            got.settle(got.got[1])
+            await api(adapter, f"STREAM.DELETE.{name}=orders")
+            await create(adapter)
+            await client.jetstream().publish(f"{name}=orders", b"new")
+            await got.arrive(3)
+            await client.close()
+            assert got.bodies == [b"old", b"old", b"new"]
+            first, again, other = map(foreign_id, got.got)
+            assert first == again != other
 
     run(test())
 

@@ -154,8 +154,8 @@ BROKERS = (
     ),
     Mutant(
         "nats: settle in the new stream what was of the old one",
-        f"{_NATS}/consume.py",
-        "        self._settling.orphan(_of(pull), time_of(pull.created))\n",
+        f"{_NATS}/sources.py",
+        "            self._settling.orphan(pull.mark, time_of(created))\n",
         "",
         "tests/adapters/test_nats.py::test_what_was_in_hand_of_a_stream_that_is_gone_finishes_nothing_of_the_new_one",
         "nats",
@@ -174,6 +174,15 @@ BROKERS = (
         "        if self._been_down:\n",
         "        if False:\n",
         "tests/adapters/test_nats.py::test_a_stream_that_others_made_again_while_the_link_was_down_is_noticed",
+        "nats",
+    ),
+    Mutant(
+        "nats: acknowledge, after the link was down, before it is known which stream is there",
+        f"{_NATS}/settle.py",
+        "        self._doubted.add(source)\n",
+        "        self._doubted.discard(source)\n",
+        "tests/adapters/test_nats.py::test_what_is_settled_while_the_link_is_down_finishes_nothing_of_a_stream_that_was_"
+        "made_again",
         "nats",
     ),
     Mutant(

@@ -31,7 +31,7 @@ _SWEPT = 100
 
 
 class Mark(NamedTuple):
-    """What tells one handling from every other: who handles, and which message, by its `ce-source` and `ce-id`.
+    """What tells one handling from every other: who handles, and which message, by its `ce-source`, `ce-id` and type.
 
     A retry, a redelivery and a dead letter that is sent back have the id of the first. A foreign message without an id
     is known by its position on the broker.
@@ -40,12 +40,25 @@ class Mark(NamedTuple):
     group: str
     source: str
     id: str
+    type: str = ""
+    """Its wire name: people give an order's id to its every event, and none of those is a repeat of another. Empty: of
+    any type."""
 
     @property
     def key(self) -> str:
         """64 characters that stand for it."""
-        text = "".join(f"{len(part)}:{part}" for part in self)  # no two marks make the same
-        return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+        return _hashed(*(self if self.type else self[:-1]))
+
+    @property
+    def of_any(self) -> str:
+        """The key of the mark that does not say the type. What was handled under that one is handled: the first release
+        made all its marks so."""
+        return _hashed(*self[:-1])
+
+
+def _hashed(*parts: str) -> str:
+    text = "".join(f"{len(part)}:{part}" for part in parts)  # no two marks make the same
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,19 +141,20 @@ class MemoryStore:
         return nullcontext()
 
     async def begin(self, mark: Mark, /) -> Begun:
-        key = mark.key
-        found = self._handled.get(key)
-        if found is not None and found[0] > monotonic():
-            return found[1]
-        if key in self._busy:
-            return Busy()
-        self._busy.add(key)
-        return _InMemory(self, key)
+        for key in (mark.of_any, mark.key):
+            found = self._handled.get(key)
+            if found is not None and found[0] > monotonic():
+                return found[1]
+            if key in self._busy:
+                return Busy()
+        self._busy.add(mark.key)
+        return _InMemory(self, mark.key)
 
     async def sent(self, mark: Mark, /) -> None:
-        found = self._handled.get(mark.key)
-        if found is not None:
-            self._handled[mark.key] = (found[0], replace(found[1], outgoing=()))
+        for key in (mark.key, mark.of_any):
+            found = self._handled.get(key)
+            if found is not None:
+                self._handled[key] = (found[0], replace(found[1], outgoing=()))
 
     def end(self, key: str, done: Handled | None) -> None:
         """An attempt has ended. None: without success."""

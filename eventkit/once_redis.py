@@ -37,7 +37,7 @@ _CLAIMED = "claimed:"
 _SHORTEST_LEASE = timedelta(seconds=1)
 
 _CLAIM = """
-local found = redis.call('GET', KEYS[1])
+local found = redis.call('GET', KEYS[1]) or redis.call('GET', KEYS[2])
 if not found then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
 return found
 """
@@ -85,10 +85,10 @@ class RedisStore:
         return nullcontext()
 
     async def begin(self, mark: Mark, /) -> Begun:
-        key = self._key(mark)
+        key, of_any = self._keys(mark)
         token = _CLAIMED + secrets.token_hex(8)
         try:
-            found = await self.eval(_CLAIM, key, token, int(self.lease * 1_000))
+            found = await self._client.eval(_CLAIM, 2, key, of_any, token, int(self.lease * 1_000))
         except asyncio.CancelledError:
             await self.give_back(key, token)  # it may have been claimed for nobody
             raise
@@ -98,13 +98,14 @@ class RedisStore:
         return Busy() if said.startswith(_CLAIMED) else _read(said)
 
     async def sent(self, mark: Mark, /) -> None:
-        key = self._key(mark)
-        found = await self._client.get(key)
-        if found is None:
+        for key in dict.fromkeys(self._keys(mark)):
+            found = await self._client.get(key)
+            if found is None:
+                continue
+            said = found.decode() if isinstance(found, bytes) else found
+            if not said.startswith(_CLAIMED):
+                await self.eval(_SENT, key, _written(Handled((), _read(said).answer)))
             return
-        said = found.decode() if isinstance(found, bytes) else found
-        if not said.startswith(_CLAIMED):
-            await self.eval(_SENT, key, _written(Handled((), _read(said).answer)))
 
     async def keep(self, key: str, done: Handled) -> None:
         """It is handled, whoever holds the claim meanwhile."""
@@ -126,8 +127,12 @@ class RedisStore:
     async def eval(self, script: str, key: str, *arguments: Any) -> Any:
         return await self._client.eval(script, 1, key, *arguments)
 
-    def _key(self, mark: Mark) -> str:
-        return f"{self._prefix}:{mark.group}:{mark.key}"
+    def _keys(self, mark: Mark) -> tuple[str, str]:
+        """Its own key, and that of any type: in one slot of a cluster, by what stands in braces."""
+        of_any = f"{self._prefix}:{mark.group}:{mark.of_any}"
+        if not mark.type:
+            return of_any, of_any
+        return f"{self._prefix}:{mark.group}:{mark.key[:16]}:{{{of_any}}}", of_any
 
 
 class _Claim:

@@ -62,8 +62,9 @@ Ending: TypeAlias = Ended | Refused | Untried
 async def handle(entry: Entry, delivery: Delivery, call: Call, group: str, emitter: Emitter) -> Ending:
     """One attempt; raises its failure."""
     assert entry.once is not None
-    headers = delivery.message.headers
-    mark = Mark(group, headers.get(h.SOURCE, ""), headers.get(h.ID) or delivery.position)
+    message = delivery.message
+    id_ = message.headers.get(h.ID) or delivery.position
+    mark = Mark(group, message.headers.get(h.SOURCE, ""), id_, message.type)
     begun = await _begin(entry.once, mark)
     if isinstance(begun, Untried):
         return begun

@@ -54,7 +54,7 @@ def claim(connection: Connection, mark: Mark) -> Handled | Busy | None:
         "handled_at": now(),
     }
     try:
-        if _marked(connection, row):
+        if _marked(connection, row, mark.of_any):
             return None
     except IntegrityError:
         connection.rollback()
@@ -65,26 +65,32 @@ def claim(connection: Connection, mark: Mark) -> Handled | Busy | None:
     return look_up(connection, mark) or Busy()
 
 
-def _marked(connection: Connection, row: dict[str, Any]) -> bool:
-    """Is it new? RETURNING tells: the count of inserted rows is not known with every driver."""
+def _marked(connection: Connection, row: dict[str, Any], of_any: str) -> bool:
+    """Is it new, and is there none of any type? RETURNING tells: the count of inserted rows is not known with every
+    driver."""
     dialect = connection.dialect.name
     if dialect == "postgresql":
         # An INSERT alone would wait for the other transaction, for as long as its handler runs.
         lock = int(row["mark"][:15], 16)
         columns = [literal(value, handled.c[name].type).label(name) for name, value in row.items()]
-        chosen = select(*columns).where(func.pg_try_advisory_xact_lock(lock))
+        known = select(handled.c.mark).where(handled.c.mark == of_any).exists()
+        chosen = select(*columns).where(func.pg_try_advisory_xact_lock(lock), ~known)
         marking = postgresql_insert(handled).from_select([*row], chosen).on_conflict_do_nothing()
         return connection.execute(marking.returning(handled.c.mark)).one_or_none() is not None
     connection.execute(insert(handled).values(row))
-    return True
+    if row["mark"] == of_any or not connection.execute(select(handled.c.mark).where(handled.c.mark == of_any)).first():
+        return True
+    connection.rollback()
+    return False
 
 
 def look_up(connection: Connection, mark: Mark) -> Handled | None:
     """What is left to do of a message that was handled; None: it was not."""
-    found = connection.execute(select(handled.c.answer).where(handled.c.mark == mark.key)).one_or_none()
+    keys = (mark.key, mark.of_any)
+    found = connection.execute(select(handled.c.answer).where(handled.c.mark.in_(keys))).first()
     if found is None:
         return None
-    rows = connection.execute(select(outbox.c.message).where(outbox.c.mark == mark.key).order_by(outbox.c.position))
+    rows = connection.execute(select(outbox.c.message).where(outbox.c.mark.in_(keys)).order_by(outbox.c.position))
     answer = None if found.answer is None else unpack(found.answer)
     return Handled(tuple(unpack(row.message) for row in rows), answer)
 
@@ -99,7 +105,7 @@ def complete(connection: Connection, mark: Mark, done: Handled, hold: timedelta)
 
 
 def sent(connection: Connection, mark: Mark) -> None:
-    connection.execute(delete(outbox).where(outbox.c.mark == mark.key))
+    connection.execute(delete(outbox).where(outbox.c.mark.in_((mark.key, mark.of_any))))
 
 
 def forget(connection: Connection, before: datetime, most: int) -> int:

@@ -9,7 +9,7 @@ metadata = MetaData()
 handled = Table(
     "eventkit_handled",
     metadata,
-    Column("mark", String(64), primary_key=True, comment="SHA-256 of group, source and id"),
+    Column("mark", String(64), primary_key=True, comment="SHA-256 of group, source, id and type"),
     Column("group_name", Text, nullable=False),
     Column("message_id", Text, nullable=False),
     Column("handled_at", DateTime(timezone=True), nullable=False),

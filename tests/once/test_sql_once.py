@@ -50,6 +50,10 @@ class OrderPlaced(Event, topic="orders"):
     order_id: str
 
 
+class OrderPaid(Event, topic="orders"):
+    order_id: str
+
+
 class ParcelBooked(Event, topic="parcels"):
     order_id: str
 
@@ -111,6 +115,41 @@ async def test_each_group_and_each_source_has_marks_of_its_own(database: Databas
             await t._bus.deliver([*copies_of(message), other])
             await t.idle()
     assert database.work() == 4
+
+
+@in_loop
+async def test_each_type_has_marks_of_its_own(database: Database) -> None:
+    async with store_on(database) as store:
+        service = Service("shipping")
+
+        @service.handler(once=store)
+        async def book(
+            event: OrderPlaced | OrderPaid, session: Annotated[AsyncSession, Depends(store.session)]
+        ) -> ParcelBooked:
+            await add(session, type(event).__name__)
+            return ParcelBooked(order_id=event.order_id)
+
+        async with eventkit.testing.run(service) as t:
+            twice = Twice(t)
+            for event in (OrderPlaced(order_id="7"), OrderPaid(order_id="7")):
+                await twice.publish(event, id="order-7")
+            await t.idle()
+            assert (twice.counts("shipping").handled, twice.counts("shipping").repeated) == (2, 2)
+    assert (database.work(), database.handled(), database.waiting()) == (2, 2, 0)
+
+
+@in_loop
+async def test_a_mark_that_says_no_type_is_of_any(database: Database) -> None:
+    async with store_on(database) as store, memory_bus() as bus:
+        outgoing = bus.encode(ParcelBooked(order_id="1"))
+        attempt = await store.begin(Mark("shipping", "shop", "1"))
+        assert not isinstance(attempt, Busy | Handled)
+        await attempt.commit(Handled((outgoing,)))
+        now = Mark("shipping", "shop", "1", "OrderPlaced")
+        assert await store.begin(now) == Handled((outgoing,))
+        await store.sent(now)
+        assert await store.begin(now) == Handled()
+    assert (database.handled(), database.waiting()) == (1, 0)
 
 
 @in_loop

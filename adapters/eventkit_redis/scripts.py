@@ -269,6 +269,14 @@ return 1
 """
 """KEYS stream. ARGV group or nothing, `$` or `0`. 1: the group is new. ENTRIESREAD lets Redis count its lag."""
 
+NOTED: Final = """#!lua
+if redis.call('EXISTS', KEYS[2]) == 1 then return redis.call('HKEYS', KEYS[1]) end
+redis.call('DEL', KEYS[1])
+return {}
+"""
+"""KEYS begun, dead. The streams that the group has begun to read. What is noted of one that was removed, whose dead
+letters go last, is forgotten."""
+
 CHECK: Final = f"""#!lua
 {_FIELDS}
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end

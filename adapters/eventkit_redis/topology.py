@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from redis.exceptions import ResponseError
@@ -22,8 +22,9 @@ class _Need(NamedTuple):
     key: str
     group: str
     """The consumer group on it; empty: none is needed."""
-    begun: str
-    """The hash that says whether the group has begun with it before; empty: `start` holds in any case."""
+    begun: tuple[str, ...]
+    """The hash that says whether the group has begun with it before, and the stream of its dead letters, without which
+    the group is not there; empty: `start` holds in any case."""
     start: str
     """Where a new group begins: `$`, the end, or `0`, the beginning."""
     create: bool
@@ -51,9 +52,9 @@ def _needs(keys: Keys, wanted: Collection[Address | Group]) -> Iterator[_Need]:
         if isinstance(want, Group):
             yield from _needs_of(keys, want)
         elif want.kind == "retry":
-            yield _Need(str(want), keys.stream(want), keys.group(want.name), "", "0", True)
+            yield _Need(str(want), keys.stream(want), keys.group(want.name), (), "0", True)
         elif want.kind != "reply":
-            yield _Need(str(want), keys.stream(want), "", "", "", want.kind != "inbox")
+            yield _Need(str(want), keys.stream(want), "", (), "", want.kind != "inbox")
 
 
 def _needs_of(keys: Keys, group: Group) -> Iterator[_Need]:
@@ -64,19 +65,18 @@ def _needs_of(keys: Keys, group: Group) -> Iterator[_Need]:
     for source in group.sources:
         # An inbox and a retry stream have one reader for ever: nothing in them may be skipped.
         topic = source.kind == "topic"
-        begun = keys.begun(group.name) if topic else ""
+        begun = (keys.begun(group.name), keys.stream(group.dead)) if topic else ()
         begin = start if topic else "0"
         yield _Need(f"group {group.name!r} on {source}", keys.stream(source), name, begun, begin, True)
-    yield _Need(f"group {group.name!r} on {group.retry}", keys.stream(group.retry), name, "", "0", True)
-    yield _Need(str(group.dead), keys.stream(group.dead), "", "", "", True)
+    yield _Need(f"group {group.name!r} on {group.retry}", keys.stream(group.retry), name, (), "0", True)
+    yield _Need(str(group.dead), keys.stream(group.dead), "", (), "", True)
 
 
 async def _create(link: Link, needs: Sequence[_Need]) -> None:
     if not needs:
         return
     known = [need for need in needs if need.begun]
-    found = await link.ask(*(command("HEXISTS", need.begun, need.key) for need in known)) if known else []
-    noted = {(need.group, need.key) for need, there in zip(known, found, strict=True) if there}
+    noted = await _noted(link, {need.begun: need.group for need in known})
     starts = ["0" if (need.group, need.key) in noted else need.start for need in needs]
     wire = [script(lua.CREATE, (need.key,), need.group, start) for need, start in zip(needs, starts, strict=True)]
     new = [need for need in known if (need.group, need.key) not in noted]
@@ -88,7 +88,7 @@ async def _create(link: Link, needs: Sequence[_Need]) -> None:
         names = ", ".join(need.key for need in needs)
         raise NotProvisioned(f"one of the keys {names} exists on this Redis and is no stream: {error}") from error
     if new:  # only now: what it could not begin with is not to be read from its oldest message on
-        await link.ask(*(command("HSET", need.begun, need.key, 1) for need in new))
+        await link.ask(*(command("HSET", need.begun[0], need.key, 1) for need in new))
     for need, anew in zip(needs, made, strict=True):
         if anew and (need.group, need.key) in noted:
             log.error(
@@ -96,6 +96,15 @@ async def _create(link: Link, needs: Sequence[_Need]) -> None:
                 "all that is kept there. What it had handled comes again.",
                 *(need.group, need.key),
             )
+
+
+async def _noted(link: Link, begun: Mapping[tuple[str, ...], str]) -> set[tuple[str, str]]:
+    """The groups, each with a stream that it has begun to read."""
+    if not begun:
+        return set()
+    found = await link.ask(*(script(lua.NOTED, keys) for keys in begun))
+    of_each = zip(begun.values(), found, strict=True)
+    return {(group, key.decode(errors="surrogateescape")) for group, noted in of_each for key in noted}
 
 
 async def _check(link: Link, needs: Sequence[_Need]) -> None:

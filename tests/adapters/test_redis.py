@@ -776,6 +776,17 @@ def test_a_group_that_is_destroyed_while_nobody_reads_loses_nothing(url: str, ca
         inbox = await consuming(adapter, GROUP, DONE)
         await adapter.publish([message(b"later")])
         await until(lambda: inbox.bodies() == [b"later"])  # one that was removed begins now, as any new one
+        await inbox.consumer.stop(3.0)
+        noted = f"{{{b.key('shipping')}}}.begun"
+        kept = await b.raw.dump(noted)
+        assert kept is not None
+        await adapter.disband("shipping")
+        await b.raw.restore(noted, 0, kept)  # as releases do that know nothing of it
+        await adapter.provision([GROUP], Provision.CREATE)
+        inbox = await consuming(adapter, GROUP, DONE)
+        await adapter.publish([message(b"last")])
+        await until(lambda: b"last" in inbox.bodies())
+        assert inbox.bodies() == [b"last"]
 
     on(url, check)
 

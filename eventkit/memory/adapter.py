@@ -108,6 +108,8 @@ class MemoryAdapter:
         forget = self._forget if reply is None else functools.partial(self._forget, reply=reply)
         consumer = MemoryConsumer(queue, receive, in_flight, self._put, forget)
         self._consumers.append(consumer)
+        for stored in queue.late:  # who put it there may have had a loop that is closed by now
+            self._ring(queue, stored)
         return consumer
 
     async def browse(self, address: Address, /) -> AsyncIterator[Delivery]:
@@ -152,7 +154,7 @@ class MemoryAdapter:
         return Backlog(
             ready=len(queue.ready),
             in_flight=len(held),
-            delayed=queue.delayed,
+            delayed=len(queue.late),
             dead=len(self._store.dead.get(self._name(group.dead), ())),
             consumers=len(queue.consumers),
             sources={
@@ -283,18 +285,17 @@ class MemoryAdapter:
         if queue is None:
             return NotProvisioned(f"missing in memory: {message.address}")
         stored = Stored(message, number)
-        wait = _seconds_until(message.due, self._clock)
-        if wait <= 0:
+        if _seconds_until(message.due, self._clock) <= 0:
             queue.put(stored)
-            return None
-        queue.delayed += 1
-
-        def ring() -> None:
-            queue.delayed -= 1
-            queue.put(stored)
-
-        self._clock.call_later(wait, ring)
+        else:
+            queue.wait(stored)
+            self._ring(queue, stored)
         return None
+
+    def _ring(self, queue: Queue, stored: Stored) -> None:
+        """When it is due."""
+        wait = _seconds_until(stored.message.due, self._clock)
+        self._clock.call_later(max(wait, 0.0), lambda: queue.ripen(stored))
 
     def _forget(self, consumer: MemoryConsumer, reply: Address | None = None) -> None:
         self._consumers.remove(consumer)

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 from eventkit.adapter import Delivery, Message
@@ -43,7 +44,7 @@ class Queue:
 
     def __init__(self) -> None:
         self.ready: deque[Stored] = deque()
-        self.delayed = 0
+        self._late: dict[int, Stored] = {}
         self.consumers: list[Reader] = []
         self._changing = threading.Lock()
 
@@ -84,6 +85,20 @@ class Queue:
         with self._changing:  # a thread that looks for a place in it must not see it change
             self.ready.append(stored)
         self.wake()
+
+    @property
+    def late(self) -> Sequence[Stored]:
+        """What is not due yet."""
+        return list(self._late.values())
+
+    def wait(self, stored: Stored) -> None:
+        """It is not due yet."""
+        self._late[stored.number] = stored
+
+    def ripen(self, stored: Stored) -> None:
+        """It is due; once is enough."""
+        if self._late.pop(stored.number, None) is not None:
+            self.put(stored)
 
     def put_back(self, stored: Stored) -> None:
         """Before all that was published later."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from eventkit.adapter import Address, Message
+from eventkit.adapter import DONE, Address, Connection, Group, Message, Provision
+from eventkit.contract.receiving import receive
+from eventkit.memory import MemoryAdapter, Store
 from eventkit.memory.store import Queue, Stored
 
 _MESSAGE = Message(Address("topic", "orders"), "OrderPlaced", None, {}, b"{}")
@@ -42,3 +46,27 @@ def test_what_is_given_back_while_another_thread_publishes_is_kept_in_its_place(
     numbers = [stored.number for stored in queue.ready]
     assert len(numbers) == 2_000 + published + given_back
     assert numbers == sorted(numbers)
+
+
+def test_what_is_not_due_yet_outlives_the_loop_that_it_was_put_there_from() -> None:
+    store, group = Store(), Group("shipping", ())
+    due = datetime.now(UTC) + timedelta(seconds=0.2)
+
+    async def put() -> None:
+        adapter = MemoryAdapter(Connection(None, "", "test"), store=store)
+        await adapter.start(1.0)
+        await adapter.provision([group], Provision.CREATE)
+        assert await adapter.publish([_MESSAGE._replace(address=group.retry, due=due)]) == [None]
+        await adapter.stop(1.0)
+
+    async def take() -> None:
+        adapter = MemoryAdapter(Connection(None, "", "test"), store=store)
+        await adapter.start(1.0)
+        got = await receive(adapter, group, settle_with=DONE)
+        await got.arrive(1, within=5.0)
+        assert datetime.now(UTC) >= due
+        assert (await adapter.measure(group)).delayed == 0
+        await adapter.stop(1.0)
+
+    asyncio.run(put())
+    asyncio.run(take())

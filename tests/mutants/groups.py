@@ -57,8 +57,8 @@ GROUPS = (
     Mutant(
         "nats: a pause stops nothing",
         f"{_NATS}/consume.py",
-        "    def pause(self) -> None:\n        self._running.clear()\n",
-        "    def pause(self) -> None:\n        pass\n",
+        'would only wait here."""\n        self._running.clear()\n',
+        'would only wait here."""\n        return\n',
         "L14",
         "nats",
     ),

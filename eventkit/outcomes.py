@@ -242,12 +242,20 @@ class Outcomes:
 
     def rescued(self, arrived: Delivery) -> Settlement:
         """The broker has lost what was to be given back to it: a copy comes back, untried."""
+        if self.skips(arrived):
+            return DONE
         delivery = arrived
         with contextlib.suppress(UndecodableMessage):
             delivery = arrived._replace(message=copies.back(arrived))
-            if self._table.find(delivery.message) is None and not self._keeps(arrived, delivery.message):
-                return DONE
         return Move(copies.wait(delivery, self._group, due=None))
+
+    def skips(self, arrived: Delivery) -> bool:
+        """Is it of a type that no handler here takes, and need not wait for one that does?"""
+        try:
+            message = copies.back(arrived)
+        except UndecodableMessage:
+            return False
+        return self._table.find(message) is None and not self._keeps(arrived, message)
 
     async def _attempt(
         self, entry: Entry, arrived: Delivery, delivery: Delivery, attempt: int, deadline: datetime | None

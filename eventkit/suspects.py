@@ -151,6 +151,9 @@ class Suspects:
     def take(self, delivery: Delivery) -> None:
         """One that was delivered too often, or that is a suspect already."""
         known = copies.suspicion(delivery.message)
+        if known is None and self._outcomes.skips(delivery):
+            self._run_instead(delivery, delivery)  # nothing of it runs that could end the process
+            return
         if known is None:
             log.debug(
                 "%s: %s was delivered %s times and not finished: it is tried among few others, in case it killed its "

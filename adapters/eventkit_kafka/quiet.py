@@ -1,8 +1,8 @@
 """aiokafka's log, made fit to be read.
 
 While a broker is away aiokafka says so sixty times a second; and it warns of each member that joins or leaves a group,
-which is how groups work. Each thing is let through once in a while, the latter not at all. Errors reach the caller in
-any case, and what matters to an operator stands in our own log.
+which is how groups work, and of each topic that is looked for. Each thing is let through once in a while, the latter
+two not at all. Errors reach the caller in any case, and what matters to an operator stands in our own log.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ _LOGGERS = (
 )
 _LOGIN = "sasl_auth_bytes"
 """At DEBUG aiokafka writes down each request: the one that logs in as well, with the password."""
-_USUAL = "because it is rebalancing"
+_USUAL = (
+    "because it is rebalancing",
+    "not found in cluster metadata",  # a topic that is looked for before it is made; where it is to be there, we raise
+    "not available during auto-create",  # and that was made a moment ago
+)
 
 
 class _Quiet(logging.Filter):
@@ -34,7 +38,7 @@ class _Quiet(logging.Filter):
         if record.levelno < logging.WARNING:
             return record.levelno > logging.DEBUG or _LOGIN not in record.getMessage()
         text = str(record.msg)
-        if _USUAL in text:
+        if any(part in text for part in _USUAL):
             return False
         now = time.monotonic()
         said = (record.name, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
@@ -10,6 +11,16 @@ pytest.importorskip("eventkit_kafka")
 
 from eventkit_kafka import clients
 from eventkit_kafka.clients import begin
+from eventkit_kafka.quiet import quiet
+
+
+def test_a_topic_that_is_looked_for_is_no_error_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """What aiokafka says of one that is made a moment later, or that we raise an error about."""
+    quiet()
+    aiokafka = logging.getLogger("aiokafka.cluster")
+    aiokafka.error("Topic %s not found in cluster metadata", "orders")
+    aiokafka.error("Topic %s is not authorized for this client", "orders")
+    assert [record.getMessage() for record in caplog.records] == ["Topic orders is not authorized for this client"]
 
 
 def test_a_start_that_is_given_up_comes_to_its_end() -> None:

@@ -348,22 +348,26 @@ def test_at_the_health_port() -> None:
     run(story())
 
 
-def test_in_an_app(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_an_app() -> None:
     from fastapi import FastAPI
-    from fastapi.testclient import TestClient
 
     import eventkit.fastapi
+    from tests.web.served import served
+
+    async def asked(app: FastAPI) -> tuple[int, str]:
+        async with served(app) as client:
+            answer = await client.get("/metrics")
+        return answer.status_code, answer.text
 
     metrics = fresh()
     for instruments, status in (([metrics], 200), ([], 404)):
         made = lambda given=instruments: eventkit.connect("memory", instruments=given)  # noqa: E731
         app = FastAPI(lifespan=eventkit.fastapi.lifespan(counting(), connect=made))
         app.include_router(eventkit.fastapi.router())
-        with TestClient(app) as client:
-            answer = client.get("/metrics")
-        assert answer.status_code == status
+        found, text = asyncio.run(asked(app))
+        assert found == status
         if status == 200:
-            assert Scraped(answer.text)("eventkit_consuming", group="counting") == 1
+            assert Scraped(text)("eventkit_consuming", group="counting") == 1
 
 
 def test_a_thread_that_has_ended_is_still_counted() -> None:

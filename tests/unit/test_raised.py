@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import eventkit.testing
-from eventkit import Command, CommandFailed, CommandRejected, Event, Reject, Retry, Service
+from eventkit import Command, CommandFailed, CommandRejected, Context, Event, Reject, Retry, Service
 from eventkit.raised import place
 
 
@@ -51,6 +51,25 @@ def test_the_innermost_line_of_ones_own(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     assert place(raised.value) == f"{Path(__file__).parent}/{here}"
     assert place(ValueError("never raised")) == ""
+
+
+def test_to_await_what_only_collects_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    service = Service("eager", retry=Retry(attempts=1))
+
+    @service.handler
+    async def weighed(event: Weighed, context: Context) -> None:
+        await context.publish(event)  # type: ignore[func-returns-value]
+
+    async def story() -> None:
+        async with eventkit.testing.run(service) as t:
+            await t.publish(Weighed(grams=1))
+            await t.idle()
+
+    asyncio.run(story())
+    (said,) = [record.getMessage() for record in caplog.records if "is a dead letter" in record.getMessage()]
+    assert said.endswith(
+        f"{_lines('await context.publish')[0]}: publish and send of a Context only collect; leave `await` out)"
+    )
 
 
 def test_each_failure_is_logged_with_its_line(caplog: pytest.LogCaptureFixture) -> None:

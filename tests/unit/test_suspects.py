@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -269,6 +270,29 @@ def test_never_is_never() -> None:
         assert seen == [51], "it is taken as it comes"
 
     with_memory(test)
+
+
+def test_a_type_that_nobody_here_handles_is_no_suspect(caplog: pytest.LogCaptureFixture) -> None:
+    """It is passed by, so nothing of it can end the process."""
+
+    class Weighed(Event, topic="loads", key="name"):
+        name: str
+
+    caplog.set_level(logging.DEBUG, "eventkit")
+    service = Service("loader")
+
+    @service.handler
+    async def load(event: Load) -> None: ...
+
+    async def test(adapter: MemoryAdapter, bus: Bus) -> None:
+        await bus.publish(Weighed(name="other"))
+        await deliver(adapter, 3)
+        async with bus.run(service) as running:
+            await eventually(lambda: running.counts["loader"].skipped == 1, "it is passed by")
+        assert await contents(adapter, GROUP.retry) == []
+
+    with_memory(test)
+    assert not [record for record in caplog.records if "in case it killed its process" in record.getMessage()]
 
 
 def test_a_suspect_that_fails_is_retried_like_any_other() -> None:

@@ -78,6 +78,7 @@ class GroupConsumer:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout / 4)
+        await self.member.look_for_ends(timeout / 4)
         if self._lending.cut:  # what is given back of that becomes copies, and their topic may be gone, too
             await self.member.restore(timeout / 4)
         await self._lending.moves_done(timeout / 4)

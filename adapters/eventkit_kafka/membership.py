@@ -141,7 +141,7 @@ class Membership:
 
     async def rejoin(self) -> None:
         """Give up this member and become another one."""
-        await self._look_for_ends()
+        await self.look_for_ends()
         trackers = list(self.trackers.values())
         self._close(trackers)
         await self.commits.commit(trackers, _CUT)
@@ -180,7 +180,7 @@ class Membership:
             return
         within = self._settings.rebalance_timeout.total_seconds()
         ends = time.monotonic() + within * _IN_TIME
-        await self._look_for_ends()
+        await self.look_for_ends()
         trackers = list(self.trackers.values())  # not before: logs may have been begun anew
         self._close(trackers)
         try:
@@ -189,16 +189,16 @@ class Membership:
         finally:  # whatever aiokafka cancels: what is not forgotten would be counted as lent for ever
             self._forget(trackers)
 
-    async def _look_for_ends(self) -> list[Tracker]:
+    async def look_for_ends(self, seconds: float = _CUT) -> None:
         """Begin anew with those whose log no longer reaches as far as we have read, since a broker has lost it: what is
         in hand of them is no other member's, and how far we had come says nothing. They are to be committed: what was
-        settled above the old mark would hide what the log has by then."""
+        settled above the old mark would hide what the log has by then. Nothing, if Kafka does not say so in time."""
         # as of now: what is read meanwhile may be newer than the answer
         read = {tracker: tracker.next for tracker in self.trackers.values() if tracker.next is not None}
         if not read:
-            return []
+            return
         try:
-            async with asyncio.timeout(min(_CUT, self._settings.rebalance_timeout.total_seconds() / 10)):
+            async with asyncio.timeout(min(seconds, _CUT, self._settings.rebalance_timeout.total_seconds() / 10)):
                 there = await unbroken(self._topics.present({tracker.tp.topic for tracker in read}))
                 ends = await unbroken(self._topics.ends([tracker.tp for tracker in read if tracker.tp in there]))
                 short = {tracker: wanted for tracker, wanted in read.items() if ends.get(tracker.tp, 0) < wanted}
@@ -206,8 +206,7 @@ class Membership:
                 begins = await unbroken(self._topics.begins(cut)) if cut else {}
         except Exception as error:  # noqa: BLE001 whatever aiokafka raises: then it is all there, as far as we know
             log.debug("group %s: Kafka does not say where its logs end: %r", self.group, error)
-            return []
-        anew: list[Tracker] = []
+            return
         for tracker, wanted in short.items():
             tp = tracker.tp
             if self.trackers.get(tp) is not tracker:
@@ -215,11 +214,9 @@ class Membership:
             self.fetcher.end([tp])
             if tp in ends:
                 self._moved(tp, wanted, begins[tp], ends[tp])
-                anew.append(self.trackers[tp])
             else:
                 del self.trackers[tp]
                 self._owner.cut_off(tracker, 0)
-        return anew
 
     async def assigned(self, tps: Collection[TopicPartition]) -> None:
         """These are ours: find out where to go on."""

@@ -17,7 +17,7 @@ from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from eventkit import headers as h
-from eventkit.adapter import DONE, RELEASE, Address, Delivery, Message, Move
+from eventkit.adapter import DONE, RELEASE, Address, Delivery, Message, Move, Settlement
 from eventkit.errors import Closed, LostMessage
 from eventkit.testing.brokers import Broker
 from eventkit_kafka import held
@@ -25,7 +25,7 @@ from eventkit_kafka.held import Held
 from eventkit_kafka.lending import Lending
 from eventkit_kafka.progress import WAITING, Tracker, decode, encode
 from eventkit_kafka.records import Record
-from tests.adapters.test_kafka import Bench, Scenario, bench, copy, message, run, until
+from tests.adapters.test_kafka import Bench, Recorder, Scenario, bench, copy, message, run, until
 from tests.adapters.test_kafka_beginnings import admin_of
 from tests.adapters.test_kafka_membership import consumer_of
 
@@ -124,6 +124,28 @@ def test_what_a_stop_gives_back_of_a_topic_that_was_deleted_comes_again(url: str
         await until(lambda: again.bodies == [b"in hand"])
 
     patiently(url, scenario)
+
+
+def test_what_a_stop_gives_back_of_a_log_comes_again_where_nobody_has_noticed_that_it_was_lost(url: str) -> None:
+    class Rescuing(Recorder):
+        def unsettled(self, delivery: Delivery, how: Settlement, error: Exception, /) -> None:
+            assert isinstance(error, LostMessage)
+            self.consumer.settle(delivery, Move(copy(delivery, Address("retry", "shipping"))))
+
+    async def scenario(it: Bench) -> None:
+        seen = Rescuing(None)
+        seen.consumer = await it.adapter.consume(it.group, seen, in_flight=10)
+        await it.publish(message(body=b"0"), message(body=b"1"))
+        await until(lambda: len(seen.got) == 2)
+        member = consumer_of(seen).member
+        member.trackers[TopicPartition(it.topic("orders"), 0)].next = 26  # as if it had lost its end since
+        for delivery in seen.got:
+            seen.settle(delivery, RELEASE)
+        await seen.consumer.stop(8)
+        again = await it.consume()
+        await until(lambda: sorted(filter(None, again.bodies)) == [b"0", b"0", b"1", b"1"])
+
+    run(url, scenario, partitions=1)
 
 
 def test_a_log_that_is_cut_under_its_reader_is_read_from_its_beginning(url: str) -> None:

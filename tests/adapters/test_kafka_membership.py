@@ -114,12 +114,11 @@ def test_what_was_read_just_before_partitions_are_taken_away_is_not_delivered_af
                 read.set()
                 await go.wait()
 
-        async def look_for_ends() -> list[Tracker]:
+        async def look_for_ends() -> None:
             seen = rounds
             await until(lambda: rounds > seen + 1)  # one has begun since
             await it.publish(message(body=b"2"))
             await read.wait()
-            return []
 
         async def revoked(*_: object) -> None:
             told.set()
@@ -127,7 +126,7 @@ def test_what_was_read_just_before_partitions_are_taken_away_is_not_delivered_af
             await asyncio.sleep(0.1)
 
         monkeypatch.setattr(consumer._held, "take_due", slow)
-        monkeypatch.setattr(consumer.member, "_look_for_ends", look_for_ends)
+        monkeypatch.setattr(consumer.member, "look_for_ends", look_for_ends)
         monkeypatch.setattr(recorder, "revoked", revoked)
         tps = list(consumer.member.trackers)
         await consumer.member.revoked()

@@ -102,12 +102,17 @@ class Settling:
         for leases in (self._held, self._moving):
             gone = [reply for reply in leases if source in reply and stored(reply) < since]
             leases.update((reply, _ORPHAN) for reply in gone)
+        self._take_back(lambda ack: source in ack and stored(ack.split(b" ", 2)[1]) < since)
 
-        def left(acks: Sequence[bytes]) -> list[bytes]:
-            return [ack for ack in acks if source not in ack or stored(ack.split(b" ", 2)[1]) >= since]
+    def anew(self, source: bytes) -> None:
+        """Its durable was made anew: what was settled in the last seconds comes again. Some servers would skip all that
+        stands before what is acknowledged and has not come."""
+        self._take_back(lambda ack: source in ack)
 
-        self._acks = left(self._acks)
-        self._recent = deque((at, left(acks)) for at, acks in self._recent)
+    def _take_back(self, which: Callable[[bytes], bool]) -> None:
+        """Acknowledgements that are not to be sent, nor sent once more."""
+        self._acks = [ack for ack in self._acks if not which(ack)]
+        self._recent = deque((at, [ack for ack in acks if not which(ack)]) for at, acks in self._recent)
 
     def doubt(self, source: bytes) -> None:
         """Its stream may be another by now, with other messages under the same sequences: until `trust` nothing is

@@ -294,6 +294,7 @@ class Sources:
             return False
         if made:
             pull.newest = 0
+            self._settling.anew(pull.mark)
             log.error(
                 "NATS: what group %s reads %s by was deleted, and is made again. It goes on where the group was: what "
                 "was in hand, and what was settled in the last seconds, comes again.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from itertools import chain
@@ -41,6 +41,10 @@ def stored(reply: bytes) -> datetime:
     """When that message came into its stream."""
     parts = reply.split(b".")
     return datetime.fromtimestamp(int(parts[7 if len(parts) == 9 else 9]) / 1e9, UTC)
+
+
+def _reply(ack: bytes) -> bytes:
+    return ack.split(b" ", 2)[1]
 
 
 class Settling:
@@ -102,7 +106,19 @@ class Settling:
         for leases in (self._held, self._moving):
             gone = [reply for reply in leases if source in reply and stored(reply) < since]
             leases.update((reply, _ORPHAN) for reply in gone)
-        self._take_back(lambda ack: source in ack and stored(ack.split(b" ", 2)[1]) < since)
+        self._take_back(lambda ack: source in ack and stored(_reply(ack)) < since)
+
+    def known(self, source: bytes) -> list[bytes]:
+        """What is in hand of a source, or was acknowledged in the last seconds, in the order of its stream."""
+        acks = chain(self._acks, *(some for _, some in self._recent))
+        replies = {*self._held, *self._moving, *map(_reply, acks)}
+        return sorted((reply for reply in replies if source in reply), key=sequence)
+
+    def lose(self, gone: Collection[bytes]) -> None:
+        """Their stream has lost these, and gives their sequences to others."""
+        for leases in (self._held, self._moving):
+            leases.update((reply, _ORPHAN) for reply in gone if reply in leases)
+        self._take_back(lambda ack: _reply(ack) in gone)
 
     def anew(self, source: bytes) -> None:
         """Its durable was made anew: what was settled in the last seconds comes again. Some servers would skip all that

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import NamedTuple, TypeAlias
 
@@ -17,7 +17,7 @@ from eventkit_nats.browse import time_of
 from eventkit_nats.exchange import Exchange, judged
 from eventkit_nats.link import Link
 from eventkit_nats.pull import LONG, SHORT, Pull
-from eventkit_nats.settle import Settling
+from eventkit_nats.settle import Settling, sequence, stored
 from eventkit_nats.topology import Topology
 
 log = logging.getLogger("eventkit.nats")
@@ -36,8 +36,18 @@ _FORGOTTEN = 1.0
 """Seconds that a stop waits at most until the server has forgotten our requests."""
 _RESTORE = 10.0
 """Seconds to make again what was deleted."""
+_SAME = timedelta(milliseconds=1)
+"""How far apart two ways to write the time of one message may be."""
 _PAUSES = (0.2, 2.0)
 """Seconds between two attempts to begin a source anew: first, at most."""
+
+
+class _Found(NamedTuple):
+    """A stream, as it is now."""
+
+    created: str
+    lost: Collection[bytes]
+    """What is in hand of it and it does not hold any more, by the subjects of the acknowledgements."""
 
 
 class Leaving(NamedTuple):
@@ -226,7 +236,7 @@ class Sources:
                 downs = self._downs
                 try:
                     await self._topology.consumer(pull.place, pull.durable, _TROUBLE)
-                    created = await self._topology.created(pull.place, _TROUBLE)
+                    found = await self._look(pull)
                     if downs == self._downs:
                         break
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
@@ -242,7 +252,7 @@ class Sources:
         finally:
             del self._reviving[pull]
         self._well(pull)
-        self._see(pull, created)
+        self._see(pull, found)
         if self._link.up.is_set() and not self._ended:
             self.up()
             self._ask_small()
@@ -250,17 +260,14 @@ class Sources:
     async def _look_again(self) -> None:
         """The link was down: a server may have lost its data meanwhile, and others have made the streams again."""
         downs, pulls = self._downs, [pull for pull in self.pulls if pull not in self._reviving]
-        questions = [self._exchange.question(f"STREAM.INFO.{pull.place.stream}") for pull in pulls]
-        answers = await self._exchange.ask(questions, _TROUBLE)
+        answers = await asyncio.gather(*map(self._look, pulls), return_exceptions=True)
         if downs != self._downs:
             return  # it was down once more: what was said before that says nothing now
-        for pull, answer in zip(pulls, answers, strict=True):
-            try:
-                created = judged(answer)["created"]
-            except Exception as error:  # noqa: BLE001 - it is gone, or nobody answers for it yet
-                self._revive(pull, f"{type(error).__name__}: {error}")
+        for pull, found in zip(pulls, answers, strict=True):
+            if isinstance(found, BaseException):  # it is gone, or nobody answers for it yet
+                self._revive(pull, f"{type(found).__name__}: {found}")
             else:
-                self._see(pull, created)
+                self._see(pull, found)
         self.up()
         self._ask_small()
 
@@ -268,11 +275,40 @@ class Sources:
         pull.doubted = True
         self._settling.doubt(pull.mark)
 
-    def _see(self, pull: Pull, created: str) -> None:
+    async def _look(self, pull: Pull) -> _Found:
+        info = await self._exchange.api(f"STREAM.INFO.{pull.place.stream}", timeout=_TROUBLE)
+        known = self._settling.known(pull.mark) if info["created"] == pull.created else []
+        lost = await self._lost(pull, known[-1:], info["state"]["last_seq"])
+        if lost:
+            lost = await self._lost(pull, known, info["state"]["last_seq"])
+        return _Found(info["created"], lost)
+
+    async def _lost(self, pull: Pull, replies: Sequence[bytes], last: int) -> set[bytes]:
+        """Those that are past its `last`, or in whose place the stream holds another message. What is only missing was
+        settled by somebody, or too old."""
+        about = [(reply, sequence(reply)) for reply in replies]
+        get = f"STREAM.MSG.GET.{pull.place.stream}"
+        answers = await self._exchange.ask([self._exchange.question(get, {"seq": at}) for _, at in about], _TROUBLE)
+        lost = {reply for reply, at in about if at > last}
+        for (reply, _), answer in zip(about, answers, strict=True):
+            with suppress(Exception):  # it is missing, or we may not ask
+                if abs(time_of(judged(answer)["message"]["time"]) - stored(reply)) > _SAME:
+                    lost.add(reply)
+        return lost
+
+    def _see(self, pull: Pull, found: _Found) -> None:
         """This is its stream now."""
-        if created != pull.created:
-            pull.created, pull.newest, pull.floor = created, 0, None
-            self._settling.orphan(pull.mark, time_of(created))
+        if found.lost:
+            pull.newest, pull.floor = 0, None
+            self._settling.lose(found.lost)
+            log.warning(
+                "NATS: the stream of %s has lost its end, and %d messages that group %s has or had in hand: these are "
+                "handled all the same, and their retries and dead letters are written; some may be repeats",
+                *(pull.address, len(found.lost), self._group.name),
+            )
+        if found.created != pull.created:
+            pull.created, pull.newest, pull.floor = found.created, 0, None
+            self._settling.orphan(pull.mark, time_of(found.created))
             log.warning(
                 "NATS: the stream of %s is another than the one that group %s has read: what is in hand of the old one "
                 "is handled all the same, and its retries and dead letters are written; some may be repeats",

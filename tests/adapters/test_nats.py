@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -1068,6 +1069,72 @@ def test_what_is_settled_while_the_link_is_down_finishes_nothing_of_a_stream_tha
             got.settle(got.got[3], Move(raw(GROUP.dead, b"dead")))
             await got.consumer.flush(5.0)
             assert [(delivery, type(error)) for delivery, _, error in got.failed] == [(got.got[2], LostMessage)]
+            await got.consumer.stop(5.0)
+            await taker.consumer.stop(5.0)  # gives the new ones back
+            again = await receive(other, GROUP)
+            await again.arrive(4)
+            assert sorted(filter(None, again.bodies)) == new
+            assert [letter.message.body async for letter in other.browse(GROUP.dead)] == [b"dead"]
+
+    run(test())
+
+
+@pytest.mark.parametrize("refilled", [True, False])
+def test_what_a_stream_has_lost_finishes_nothing_that_takes_its_place(
+    own: Broker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, refilled: bool
+) -> None:
+    folder: Path | None = getattr(own._running, "_folder", None)
+    if folder is None:
+        pytest.skip("its data is out of reach")
+
+    async def test() -> None:
+        async with started(own.url) as other, started(own.url, namespace_of(other)) as adapter:
+            await create(adapter)
+            got = await receive(adapter, GROUP)
+            await put(adapter, raw(TOPIC, b"kept"))
+            await got.arrive(1)
+            await got.consumer.flush(5.0)
+            (messages,) = folder.rglob(f"{namespace_of(adapter)}=orders/msgs")
+            links = [one._started().link for one in (adapter, other)]
+            await asyncio.to_thread(own.kill)
+            shutil.copytree(messages, tmp_path / "msgs")
+            await asyncio.to_thread(own.start)
+            await asyncio.gather(*(link.up.wait() for link in links))
+            old = [b"done", b"given back", b"fails"]
+            await put(other, *(raw(TOPIC, body) for body in old))
+            await got.arrive(4)
+
+            link, gate = links[0], asyncio.Event()
+            connect = link._open
+
+            async def later(timeout: float) -> Client:
+                await gate.wait()
+                return await connect(timeout)
+
+            monkeypatch.setattr(link, "_open", later)
+            await asyncio.to_thread(own.kill)
+            await eventually(lambda: link.error is not None, "it is down")
+            shutil.rmtree(messages)
+            shutil.copytree(tmp_path / "msgs", messages)
+            await asyncio.to_thread(own.start)
+            await links[1].up.wait()
+            new = [b"new %d" % number for number in range(4)]
+            taker = await receive(other, GROUP)
+            if refilled:
+                await put(other, *(raw(TOPIC, body) for body in new))
+                await taker.arrive(4)
+            got.settle(got.got[1])
+            got.settle(got.got[2], RELEASE)
+            gate.set()
+            await eventually(lambda: got.failed, "it is noticed")
+            assert [(delivery, type(error)) for delivery, _, error in got.failed] == [(got.got[2], LostMessage)]
+            got.settle(got.got[3], Move(raw(GROUP.dead, b"dead")))
+            got.settle(got.got[0])
+            if not refilled:
+                got.consumer.pause()
+                await put(other, *(raw(TOPIC, body) for body in new))
+                await taker.arrive(4)
+            await got.consumer.flush(5.0)
             await got.consumer.stop(5.0)
             await taker.consumer.stop(5.0)  # gives the new ones back
             again = await receive(other, GROUP)

@@ -155,7 +155,7 @@ BROKERS = (
     Mutant(
         "nats: settle in the new stream what was of the old one",
         f"{_NATS}/sources.py",
-        "            self._settling.orphan(pull.mark, time_of(created))\n",
+        "            self._settling.orphan(pull.mark, time_of(found.created))\n",
         "",
         "tests/adapters/test_nats.py::test_what_was_in_hand_of_a_stream_that_is_gone_finishes_nothing_of_the_new_one",
         "nats",
@@ -183,6 +183,14 @@ BROKERS = (
         "        self._doubted.discard(source)\n",
         "tests/adapters/test_nats.py::test_what_is_settled_while_the_link_is_down_finishes_nothing_of_a_stream_that_was_"
         "made_again",
+        "nats",
+    ),
+    Mutant(
+        "nats: do not look whether a stream has lost its end",
+        f"{_NATS}/sources.py",
+        '        lost = await self._lost(pull, known[-1:], info["state"]["last_seq"])\n',
+        "        lost: set[bytes] = set()\n",
+        "tests/adapters/test_nats.py::test_what_a_stream_has_lost_finishes_nothing_that_takes_its_place",
         "nats",
     ),
     Mutant(

@@ -16,7 +16,7 @@ from eventkit.clock import Clock, sleep
 from eventkit.errors import LostMessage, MessageTooLarge
 from eventkit.failures import Wait
 from eventkit.gathering import Gathered, Item, Joined
-from eventkit.headers import SUSPECT
+from eventkit.headers import SUSPECT, Alike
 from eventkit.instruments import GroupState, Place
 from eventkit.lanes import Gate, Lanes, take_back_cancellation
 from eventkit.outcomes import Outcomes, Unsettled
@@ -143,7 +143,9 @@ class Consuming:
         for delivery in batch:
             held[id(delivery)] = delivery
             message, count = delivery.message, delivery.deliveries
-            if (count is not None and count > limit) or SUSPECT in message.headers:
+            headers = message.headers
+            names = headers.shared if type(headers) is Alike else headers
+            if (count is not None and count > limit) or SUSPECT in names:
                 self._suspects.take(delivery)
             else:
                 add(message.key, delivery)
@@ -338,14 +340,14 @@ class Consuming:
 
     def _begin(self, item: Delivery | Gathered) -> Coroutine[Any, Any, float | Gate | None] | None:
         """As far as it goes without waiting for anything, mostly to its end: what is left to do, if any is."""
-        if isinstance(item, Gathered):
+        if type(item) is Gathered:
             return self._process_batch(item)
-        how: Settlement | Coroutine[Any, Any, Settlement | Unsettled]
+        how: Done | Coroutine[Any, Any, Settlement | Unsettled]
         try:
             how = self._outcomes.begin(item)
         except Exception as error:  # noqa: BLE001 as in `_process`
             how = _raising(error)
-        if not isinstance(how, (Done, Move, Release)):
+        if not isinstance(how, Done):
             return self._process(item, how)
         if self._alone and self._consumer is not None:  # `_settle`, without the price of a call for each message
             try:

@@ -11,7 +11,7 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 from eventkit.adapter import Delivery
 from eventkit.clock import Clock, Timer
@@ -41,6 +41,7 @@ class Joined:
     """No settlement yet: the message waits in a batch."""
 
 
+@final
 class Gathered:
     """The messages of one batch. Closed, nothing more joins it, and it is handled."""
 

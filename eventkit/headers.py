@@ -7,8 +7,9 @@ properties instead of `content-type`, `message_id` and `correlation_id` on Rabbi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from typing import Any, final
 from urllib.parse import quote, unquote
 
 from eventkit.errors import InvalidMessage
@@ -53,12 +54,53 @@ ERROR_STACK = "ek-error-stack"
 OUTCOME = "ek-outcome"
 SUSPECT = "ek-suspect"
 
+COMMON = frozenset({SPECVERSION, CONTENT_TYPE, VERSION})
+"""Headers that have few values: those of one type of message have the same, nearly always."""
+
 _RESERVED_PREFIXES = ("ce-", "ce_", "ek-", "nats-")
 _RESERVED = frozenset({CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID, REPLY_TO})
 _LINE_BREAK = re.compile(r"[\r\n\0]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SAFE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '%"')
 _SAFE_BYTES = _SAFE.encode()
+
+
+@final
+class Alike(Mapping[str, str]):
+    """Headers of a message that has the same names as many others, and the same values of those in `COMMON`.
+
+    For adapters that know such a message by its bytes: a value becomes text when it is asked for, which hardly any is.
+    """
+
+    __slots__ = ("block", "places", "shared")
+
+    def __init__(self, block: bytes, places: Mapping[str, slice], shared: Mapping[str, str]) -> None:
+        self.block = block
+        """The headers as they lie in the message, in ASCII."""
+        self.places = places
+        """Where in it the values are that differ."""
+        self.shared = shared
+        """All names; the values of those in `places` are another message's."""
+
+    def __getitem__(self, name: str) -> str:
+        place = self.places.get(name)
+        return self.shared[name] if place is None else self.block[place].decode()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        place = self.places.get(name)
+        return self.shared.get(name, default) if place is None else self.block[place].decode()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.shared
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shared)
+
+    def __len__(self) -> int:
+        return len(self.shared)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 def text(value: object) -> str | None:

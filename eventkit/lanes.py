@@ -14,9 +14,11 @@ import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Hashable, Iterator, Sequence
 from contextvars import Context, copy_context
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
+_Entry: TypeAlias = tuple[Hashable | None, T]
+"""An item, with its key before it."""
 
 _TURNS = 64
 """Items that one worker runs before others of the loop have a turn."""
@@ -62,11 +64,12 @@ class Lanes(Generic[T]):
         self._concurrency = concurrency
         self._later = later
         self._parked: dict[int, T] = {}
-        self._asleep: dict[Hashable, _Lane[T]] = {}
+        self._asleep: dict[Hashable | None, _Entry[T]] = {}
+        """The first items of the keys that wait."""
         self._context = copy_context()
-        self._lanes: dict[Hashable, deque[T] | None] = {}
+        self._lanes: dict[Hashable | None, deque[_Entry[T]] | None] = {}
         """What waits behind the first item of each key that has one; None: nothing yet, as nearly always."""
-        self._ready: deque[T | _Lane[T]] = deque()
+        self._ready: deque[_Entry[T]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
         self._awake = 0
@@ -79,18 +82,16 @@ class Lanes(Generic[T]):
 
     def add(self, key: Hashable | None, item: T) -> None:
         """Run this item: after all earlier ones of its key; None: as soon as a worker is free."""
-        if key is None:
-            self._ready.append(item)
-        elif key in (lanes := self._lanes):
+        if key in (lanes := self._lanes):
             behind = lanes[key]
             if behind is None:
-                lanes[key] = deque((item,))
+                lanes[key] = deque(((key, item),))
             else:
-                behind.append(item)
+                behind.append((key, item))
             return
-        else:
+        if key is not None:
             lanes[key] = None
-            self._ready.append(_Lane(key, item))
+        self._ready.append((key, item))
         if not self._awake:
             self._wake()
 
@@ -102,9 +103,9 @@ class Lanes(Generic[T]):
     def sleepers(self) -> Iterator[T]:
         """These items themselves."""
         yield from self._parked.values()
-        for key, lane in self._asleep.items():
-            yield lane.first
-            yield from self._lanes[key] or ()
+        for key, (_, first) in self._asleep.items():
+            yield first
+            yield from (item for _, item in self._lanes[key] or ())
 
     @property
     def idle(self) -> float:
@@ -126,44 +127,42 @@ class Lanes(Generic[T]):
         """Take out all waiting items that are not to be kept, and give them back."""
         dropped: list[T] = []
         for _ in range(len(self._ready)):
-            item = self._ready.popleft()
-            if isinstance(item, _Lane):
-                if self._thin(item, keep, dropped):
-                    self._ready.append(item)
-                else:
-                    del self._lanes[item.key]
-            elif keep(item):
-                self._ready.append(item)
-            else:
-                dropped.append(item)
-        for lane in list(self._asleep.values()):
-            slept_for = lane.first
-            some = self._thin(lane, keep, dropped)
-            if not some or lane.first is not slept_for:
-                self._rouse(lane, some)
-        waiting = {*self._asleep, *(item.key for item in self._ready if isinstance(item, _Lane))}
+            first = self._thin(self._ready.popleft(), keep, dropped)
+            if first is not None:
+                self._ready.append(first)
+        for key, slept in list(self._asleep.items()):
+            first = self._thin(slept, keep, dropped)
+            if first is not slept:  # what it slept for was taken out: those behind it need not wait
+                del self._asleep[key]
+                if first is not None:
+                    self._go_on(first)
+        waiting = {*self._asleep, *(key for key, _ in self._ready)}
         for key, behind in self._lanes.items():
             if behind and key not in waiting:  # its first item runs
-                kept = [entry for entry in behind if keep(entry)]
-                dropped += [entry for entry in behind if not keep(entry)]
+                kept = [entry for entry in behind if keep(entry[1])]
+                dropped += [item for _, item in behind if not keep(item)]
                 behind.clear()
                 behind.extend(kept)
-        for place, entry in list(self._parked.items()):
-            if not keep(entry):
+        for place, item in list(self._parked.items()):
+            if not keep(item):
                 dropped.append(self._parked.pop(place))
         return dropped
 
-    def _thin(self, lane: _Lane[T], keep: Callable[[T], bool], dropped: list[T]) -> bool:
-        """Take out of a lane whose first item does not run. False: nothing is left of it."""
-        behind = self._lanes[lane.key] or ()
-        kept: deque[T] = deque()
-        for entry in (lane.first, *behind):
-            (kept if keep(entry) else dropped).append(entry)
-        if not kept:
-            return False
-        lane.first = kept.popleft()
-        self._lanes[lane.key] = kept or None
-        return True
+    def _thin(self, first: _Entry[T], keep: Callable[[T], bool], dropped: list[T]) -> _Entry[T] | None:
+        """Take out of a lane whose first item does not run. What is first then; None: nothing is left of it."""
+        key = first[0]
+        kept: deque[_Entry[T]] = deque()
+        for entry in (first, *(self._lanes.get(key) or ())):
+            if keep(entry[1]):
+                kept.append(entry)
+            else:
+                dropped.append(entry[1])
+        left = kept.popleft() if kept else None
+        if left is None:
+            self._lanes.pop(key, None)
+        elif key is not None:
+            self._lanes[key] = kept or None
+        return left
 
     def hold(self) -> None:
         """Begin nothing until `free`; what runs goes on."""
@@ -214,11 +213,11 @@ class Lanes(Generic[T]):
             if not ready or self._still:
                 await self._sleep()
                 continue
-            item = ready.popleft()
-            first: T = item.first if isinstance(item, _Lane) else item  # pyright: ignore[reportAssignmentType] no T is a lane
+            entry = ready.popleft()
+            key, item = entry
             context = base.copy()
             wait: float | Gate | None = None
-            coroutine = context.run(run, first)
+            coroutine = context.run(run, item)
             if coroutine is not None:
                 try:
                     waits_for = context.run(coroutine.send, None)
@@ -226,17 +225,16 @@ class Lanes(Generic[T]):
                     wait = end.value
                 else:
                     wait = await self._rest(coroutine, context, waits_for)
-            if isinstance(item, _Lane):
+            if key is None:
                 if wait is not None:
-                    self._asleep[item.key] = item
-                    self._when(wait, functools.partial(self._ready_again, item))
-                elif behind := lanes[item.key]:
-                    item.first = behind.popleft()
-                    ready.append(item)
-                else:
-                    del lanes[item.key]
+                    self._park(item, wait)
             elif wait is not None:
-                self._park(first, wait)
+                self._asleep[key] = entry
+                self._when(wait, functools.partial(self._ready_again, entry))
+            elif behind := lanes[key]:
+                ready.append(behind.popleft())
+            else:
+                del lanes[key]
             turns += 1
             # the second: the item cancelled its own task, and ended before that took effect
             if turns >= _TURNS or (worker.cancelling() and not self._closed):
@@ -283,21 +281,15 @@ class Lanes(Generic[T]):
 
         self._when(wait, again)
 
-    def _rouse(self, lane: _Lane[T], some: bool) -> None:
-        """What this lane slept for was taken out: those behind it need not wait."""
-        del self._asleep[lane.key]
-        if some:
-            self._ready.append(_Lane(lane.key, lane.first))
-            if not self._awake:
-                self._wake()
-        else:
-            del self._lanes[lane.key]
+    def _ready_again(self, first: _Entry[T]) -> None:
+        key = first[0]
+        if self._asleep.get(key) is first:  # else what it slept for was taken out meanwhile
+            del self._asleep[key]
+            self._go_on(first)
 
-    def _ready_again(self, lane: _Lane[T]) -> None:
-        if self._asleep.get(lane.key) is not lane:
-            return  # what it slept for was taken out meanwhile
-        del self._asleep[lane.key]
-        self._ready.append(lane)
+    def _go_on(self, first: _Entry[T]) -> None:
+        """With this one of its lane."""
+        self._ready.append(first)
         if not self._awake:
             self._wake()
 
@@ -323,16 +315,6 @@ def take_back_cancellation() -> None:
     task = asyncio.current_task()
     while task is not None and task.cancelling():
         task.uncancel()
-
-
-class _Lane(Generic[T]):
-    """The first item of a key, in the queue of what is ready, running or asleep."""
-
-    __slots__ = ("first", "key")
-
-    def __init__(self, key: Hashable, first: T) -> None:
-        self.key = key
-        self.first = first
 
 
 @types.coroutine

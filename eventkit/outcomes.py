@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from eventkit import copies, repeats
 from eventkit import headers as h
-from eventkit.adapter import DONE, RELEASE, Delivery, Done, Group, Message, Move, Release, Settlement
+from eventkit.adapter import DONE, RELEASE, Delivery, Done, Group, Message, Move, Settlement
 from eventkit.breaker import Breakers
 from eventkit.clock import LONGEST, Clock
 from eventkit.copies import Reason
@@ -89,17 +89,19 @@ class Outcomes:
 
     async def decide(self, delivery: Delivery) -> Settlement | Unsettled:
         begun = self.begin(delivery)
-        return begun if isinstance(begun, (Done, Move, Release)) else await begun
+        return begun if isinstance(begun, Done) else await begun
 
     def begin(  # noqa: C901 each step of it, as a function, would cost as much as all of them
         self, delivery: Delivery
-    ) -> Settlement | Coroutine[Any, Any, Settlement | Unsettled]:
+    ) -> Done | Coroutine[Any, Any, Settlement | Unsettled]:
         """Decide at once, where its handler does not wait for anything; else a coroutine that goes on from there.
 
         To be called in the context in which the handler is to run, and the coroutine is to be stepped there, too.
         """
         message = delivery.message
         headers = message.headers
+        if type(headers) is h.Alike:
+            headers = headers.shared  # what is asked for here is in all of these messages the same
         entry = self._table.get(message.type)
         if (
             entry is None
@@ -110,7 +112,7 @@ class Outcomes:
             or headers.get(h.VERSION, entry.version) != entry.version
         ):
             return self._decide_rare(delivery)
-        if not entry.short or self._waiting or self._attended():
+        if not entry.short or self._waiting or self.telling.attended or self.gatherer is not None:
             return self._attempt(entry, delivery, delivery, 1, None)
         # The rest is `_attempt` for a handler that takes its message alone, without a call for each step of it.
         brief, began = None, 0.0
@@ -171,10 +173,6 @@ class Outcomes:
             brief.handled(message, time.perf_counter() - began)
         self.telling.counts.handled += 1
         return DONE
-
-    def _attended(self) -> bool:
-        """Is there anything that each message is to be told to, or gathered for?"""
-        return self.telling.watched or self.telling.each or self.gatherer is not None
 
     async def _failed_first(
         self, entry: Entry, delivery: Delivery, content: Event | Command[Any], error: BaseException, began: float

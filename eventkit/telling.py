@@ -49,8 +49,8 @@ class Telling:
         """Does anything show which message a record of a handler is about?"""
         self._payloads = False
         self._redactor = redactor
-        self.watched = watch is not None
-        """Is there anybody besides instruments who is told of each message?"""
+        self.attended = self._watched = watch is not None
+        """Is each message told of, in the log or to somebody besides instruments?"""
         self._watch = watch if instruments is None else instruments.watch(place, watch)
         self._endings: dict[int, Happened | None] = {}
         """Of what is being handled, by the identity of its delivery: kept only for instruments."""
@@ -58,6 +58,7 @@ class Telling:
     def look(self) -> None:
         """What is wanted of the log may change while it runs."""
         self.each = log.isEnabledFor(logging.INFO)
+        self.attended = self._watched or self.each
         self._payloads = log.isEnabledFor(logging.DEBUG)
         self.named = log_fields.asked()
 

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 
-from eventkit.adapter import Delivery, Done, Message, Move, Receive, Settlement
+from eventkit.adapter import Delivery, Done, Message, Move, Receive, Settlement, new
 from eventkit.memory.store import Queue, Stored
 
 _BATCH = 256
@@ -120,6 +120,6 @@ class MemoryConsumer:
             for stored in taken:
                 stored.deliveries += 1
                 self.held[id(stored)] = stored
-                batch.append(Delivery(stored.message, stored.position, stored.deliveries, stored))
+                batch.append(new(Delivery, (stored.message, stored.position, stored.deliveries, stored)))
             await self._receive.deliveries(batch)
             await asyncio.sleep(0)

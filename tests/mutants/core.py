@@ -205,8 +205,8 @@ CORE = (
     Mutant(
         "a key is no lane",
         _LANES,
-        "            if behind is None:\n                lanes[key] = deque((item,))\n",
-        "            if behind is None:\n                self._ready.append(item)\n",
+        "            if behind is None:\n                lanes[key] = deque(((key, item),))\n",
+        "            if behind is None:\n                self._ready.append((key, item))\n",
         "O2",
     ),
     Mutant(

@@ -182,8 +182,8 @@ MESSAGES = (
     Mutant(
         "the newest of a key goes first",
         "eventkit/lanes.py",
-        "                    item.first = behind.popleft()\n",
-        "                    item.first = behind.pop()\n",
+        "                ready.append(behind.popleft())\n",
+        "                ready.append(behind.pop())\n",
         "O1",
     ),
     Mutant(

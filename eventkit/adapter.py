@@ -63,9 +63,7 @@ class Delivery(NamedTuple):
     """The adapter's own: what it needs to settle this delivery."""
 
 
-new = tuple.__new__
-"""`new(Delivery, (message, position, count, token))` is `Delivery(...)` at half the price: for what each message costs.
-All fields must be given."""
+new = tuple.__new__  # `new(Delivery, (...))`, with all fields, is `Delivery(...)` at half the price
 
 
 class Done(NamedTuple):

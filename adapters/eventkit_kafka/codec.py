@@ -8,9 +8,9 @@ from math import ceil
 from uuid import uuid4
 
 from eventkit import headers as h
-from eventkit.adapter import Address, Delivery, Message
+from eventkit.adapter import Address, Delivery, Message, new
 from eventkit_kafka.layouts import Names
-from eventkit_kafka.records import Record
+from eventkit_kafka.records import Fields, Record
 
 HELD_UNTIL = "ek-held-until"
 """On records of a retry topic: not to be delivered before, in milliseconds since 1970."""
@@ -29,7 +29,6 @@ _LONG_NUMBER = 16
 
 
 _TO_WIRE = Names("ce-", "ce_")
-_new = tuple.__new__  # what a NamedTuple's own constructor calls, at half the price
 
 Headers = list[tuple[str, bytes]]
 
@@ -70,7 +69,7 @@ def milliseconds(due: datetime) -> int:
     return ceil((due if due.tzinfo is not None else due.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def decode(address: Address, record: Record) -> Message:
+def decode(address: Address, record: Fields) -> Message:
     """Any record, however foreign."""
     _, _, binary, value, headers = record
     key = None
@@ -79,12 +78,12 @@ def decode(address: Address, record: Record) -> Message:
             key = binary.decode()
         except UnicodeDecodeError:
             key = binary.decode("latin-1")  # a binary key: any text that is the same each time keeps its order
-    return _new(Message, (address, headers.get(h.TYPE, ""), key, headers, value, None))
+    return new(Message, (address, headers.get(h.TYPE, ""), key, headers, value, None))
 
 
 def deliver(message: Message, position: str, token: object, count: int) -> Delivery:
     """Kafka does not count deliveries: we do."""
-    return _new(Delivery, (message, position, count, token))
+    return new(Delivery, (message, position, count, token))
 
 
 def decode_copy(address: Address, record: Record) -> Message:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from eventkit.adapter import RELEASE, Delivery, Group, Receive, Settlement
+from eventkit.adapter import RELEASE, Delivery, Group, Receive, Settlement, new
 from eventkit.cancelling import unbroken
 from eventkit_kafka import codec
 from eventkit_kafka.cluster import Cluster
@@ -15,7 +15,7 @@ from eventkit_kafka.held import Entry, Held
 from eventkit_kafka.lending import Lending
 from eventkit_kafka.membership import Membership
 from eventkit_kafka.progress import LENT, WAITING, Tracker
-from eventkit_kafka.records import Record, Unreadable
+from eventkit_kafka.records import Fields, Record, Unreadable
 
 log = logging.getLogger("eventkit.kafka")
 
@@ -229,27 +229,28 @@ class GroupConsumer:
         room = self._lending.room
         return min(room, max(room // busy, self._lending.in_flight // (busy * 4), _AT_LEAST))
 
-    def _take(self, tracker: Tracker, records: Sequence[Record], batch: list[Delivery]) -> None:
+    def _take(self, tracker: Tracker, records: Sequence[Fields], batch: list[Delivery]) -> None:
         """What was read is ours from here on."""
-        first, last = records[0].offset, records[-1].offset
+        first, last = records[0][0], records[-1][0]
         if tracker.next is not None and first > tracker.next:
             self.member.gaps.jumped(tracker.tp, tracker.next)
         fresh = records
         if tracker.settled:
-            fresh = [record for record in records if not tracker.skips(record.offset)]
+            fresh = [record for record in records if not tracker.skips(record[0])]
         pending = tracker.pending
         if tracker.address.kind == "retry":
-            for record in fresh:
+            for record in (Record(*fields) for fields in fresh):
                 pending[record.offset] = WAITING
                 self._held.add(codec.due(record), tracker, record)
         else:
-            address, prefix, decode, deliver = tracker.address, tracker.prefix, codec.decode, codec.deliver
+            address, prefix, decode = tracker.address, tracker.prefix, codec.decode
             count = tracker.count if tracker.deaths else None
-            for record in fresh:
-                offset = record[0]
+            for fields in fresh:
+                offset = fields[0]
                 pending[offset] = LENT
                 arrivals = 1 if count is None else count(offset)
-                batch.append(deliver(decode(address, record), f"{prefix}{offset}", (tracker, offset, LENT), arrivals))
+                token = (tracker, offset, LENT)
+                batch.append(new(Delivery, (decode(address, fields), f"{prefix}{offset}", arrivals, token)))
             self._lending.lent += len(fresh)
             if not tracker.noted or first < tracker.careful:
                 self._ahead.add(tracker)

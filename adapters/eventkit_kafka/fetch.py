@@ -26,7 +26,7 @@ from aiokafka.protocol.offset import OffsetRequest  # type: ignore[import-untype
 
 from eventkit.cancelling import unbroken
 from eventkit_kafka.layouts import Layouts
-from eventkit_kafka.records import Record, Stretch, Unreadable
+from eventkit_kafka.records import Fields, Stretch, Unreadable
 
 log = logging.getLogger("eventkit.kafka")
 
@@ -134,10 +134,10 @@ class Fetcher:
         """The offset after what was taken."""
         return self._places[tp].at
 
-    def take(self, tp: TopicPartition, most: int) -> list[Record]:
+    def take(self, tp: TopicPartition, most: int) -> list[Fields]:
         """So many records at most of what was read. Unreadable where the next is; it is then asked for again later."""
         place = self._places.get(tp)
-        found: list[Record] = []
+        found: list[Fields] = []
         while place is not None and place.stretches and not found:
             stretch = place.stretches[0]
             try:

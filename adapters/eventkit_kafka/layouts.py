@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
 
 from eventkit import headers as h
+from eventkit.headers import Alike
 
 _MOST, _ALIKE = 500, 4
 """How many layouts are remembered: in all, and of one length."""
 _LONGEST = 1_024
 """Bytes of headers. Longer ones are those of copies, of which hardly two are alike."""
 _NAMES = 10_000
-_SAME = frozenset({h.SPECVERSION, h.CONTENT_TYPE, h.VERSION})
-"""Headers whose values belong to the layout: there are few."""
+_new = object.__new__
 
 
 class Names(dict[str, str]):
@@ -39,46 +38,24 @@ class Names(dict[str, str]):
 _FROM_WIRE = Names("ce_", "ce-")
 
 
-class _Layout(NamedTuple):
-    cut: Callable[[bytes], tuple[bytes, ...]]
-    """Takes out what all records of this layout have in common,"""
-    same: tuple[bytes, ...]
-    """namely this."""
-    headers: dict[str, str]
-    """Of the first of them."""
-    places: dict[str, slice]
-    """Where the values are that differ."""
+class _Layout:
+    __slots__ = ("cut", "headers", "places", "same")
 
-
-class Headers(Mapping[str, str]):
-    """Of one record: its bytes, of which a value becomes text when it is asked for. Hardly any is."""
-
-    __slots__ = ("_block", "_headers", "_places")
-
-    def __init__(self, block: bytes, layout: _Layout) -> None:
-        """`block` is ASCII."""
-        self._block = block
-        _, _, self._headers, self._places = layout
-
-    def __getitem__(self, name: str) -> str:
-        place = self._places.get(name)
-        return self._headers[name] if place is None else self._block[place].decode()
-
-    def get(self, name: str, default: Any = None) -> Any:
-        place = self._places.get(name)
-        return self._headers.get(name, default) if place is None else self._block[place].decode()
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._headers
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._headers)
-
-    def __len__(self) -> int:
-        return len(self._headers)
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
+    def __init__(
+        self,
+        cut: Callable[[bytes], tuple[bytes, ...]],
+        same: tuple[bytes, ...],
+        headers: dict[str, str],
+        places: dict[str, slice],
+    ) -> None:
+        self.cut = cut
+        """Takes out what all records of this layout have in common,"""
+        self.same = same
+        """namely this."""
+        self.headers = headers
+        """Of the first of them."""
+        self.places = places
+        """Where the values are that differ."""
 
 
 class Layouts:
@@ -94,16 +71,18 @@ class Layouts:
         known = self._known.get(len(block))
         if known is not None and block.isascii():
             for layout in known:
-                if layout[0](block) == layout[1]:
-                    return Headers(block, layout)
+                if layout.cut(block) == layout.same:
+                    headers = _new(Alike)  # what its own constructor does, at half the price
+                    headers.block, headers.places, headers.shared = block, layout.places, layout.headers
+                    return headers
         places = list(_places(block))
-        headers = {name: said for name, said, _ in places}
+        said = {name: text for name, text, _ in places}
         if len(block) <= _LONGEST and self._count < _MOST and len(known or ()) < _ALIKE and block.isascii():
-            self._remember(block, headers, places)
-        return headers
+            self._remember(block, said, places)
+        return said
 
     def _remember(self, block: bytes, headers: dict[str, str], places: Sequence[tuple[str, str, slice]]) -> None:
-        differ = {name: place for name, _, place in places if name not in _SAME}
+        differ = {name: place for name, _, place in places if name not in h.COMMON}
         form, at = "", 0
         for place in sorted(differ.values(), key=lambda place: place.start):
             form += f"{place.start - at}s{place.stop - place.start}x"

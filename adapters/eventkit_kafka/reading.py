@@ -47,7 +47,7 @@ def see(fetcher: Fetcher, tp: TopicPartition, most: int = _AT_ONCE) -> list[Reco
     """What was read of this partition. What cannot be read is left out: nothing is lost by that, and it is said."""
     while True:
         try:
-            return fetcher.take(tp, most)
+            return [Record(*fields) for fields in fetcher.take(tp, most)]
         except Unreadable as error:
             log.warning("topic %s, partition %d: what cannot be read is not shown: %s", *tp, error)
             fetcher.begin(tp, error.following)

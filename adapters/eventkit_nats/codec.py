@@ -13,7 +13,7 @@ from math import ceil
 from urllib.parse import quote, unquote
 
 from eventkit import headers as h
-from eventkit.adapter import Address, Message
+from eventkit.adapter import Address, Message, new
 from eventkit_nats.exchange import Question
 
 _DUE = "ek-nats-due"
@@ -86,7 +86,7 @@ def decode(address: Address, headers: bytes | None, body: bytes) -> Message:
             found[h.REPLY_TO] = _marked(found[h.REPLY_TO])
         if h.CONTENT_TYPE not in found:
             _lower_content_type(found)
-    return Message(address, found.get(h.TYPE, ""), found.get(h.PARTITION_KEY), found, data, due)
+    return new(Message, (address, found.get(h.TYPE, ""), found.get(h.PARTITION_KEY), found, data, due))
 
 
 def _is_servers(name: str) -> bool:

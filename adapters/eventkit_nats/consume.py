@@ -10,7 +10,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
 from eventkit import headers as h
-from eventkit.adapter import Delivery, Group, Receive, Settlement
+from eventkit.adapter import Delivery, Group, Receive, Settlement, new
 from eventkit_nats import readers
 from eventkit_nats.codec import decode
 from eventkit_nats.exchange import Exchange
@@ -199,7 +199,7 @@ class GroupConsumer:
         pull.newest = max(pull.newest, int(position))
         if h.ID not in message.headers:  # known by its position, which may be that of another in a stream made anew
             position = f"{position}-{parts[at + 3].decode()}"
-        self._arrived.append(Delivery(message, position, count, reply))
+        self._arrived.append(new(Delivery, (message, position, count, reply)))
         self._wake.set()
         self._schedule()
 

@@ -8,7 +8,7 @@ from struct import Struct, error
 from typing import NamedTuple
 
 from eventkit import headers as h
-from eventkit.adapter import Address, Message
+from eventkit.adapter import Address, Message, new
 from eventkit_rabbit import properties as p
 
 _COUNT = "x-delivery-count"
@@ -198,4 +198,4 @@ def read(address: Address, decoded: Decoded, body: bytes) -> Message:
     """The message as it came."""
     headers = decoded.headers
     payload = None if decoded.tombstone and not body else body
-    return Message(address, decoded.type, headers.get(h.PARTITION_KEY), headers, payload)
+    return new(Message, (address, decoded.type, headers.get(h.PARTITION_KEY), headers, payload, None))

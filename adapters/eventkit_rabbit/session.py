@@ -10,7 +10,7 @@ from typing import cast
 from aiormq import exceptions as amqp
 from aiormq.abc import AbstractChannel
 
-from eventkit.adapter import Address, Delivery, Group
+from eventkit.adapter import Address, Delivery, Group, new
 from eventkit.errors import NotProvisioned
 from eventkit_rabbit import decode, delay, frames
 from eventkit_rabbit.names import Names
@@ -47,7 +47,7 @@ class Session:
         message = decode.read(address, decoded, body)
         if decoded.until is not None:
             message = message._replace(due=delay.moment(decoded.until))
-        self._arrived(Delivery(message, decode.position(decoded, body), decoded.returns + 1, (self, tag)))
+        self._arrived(new(Delivery, (message, decode.position(decoded, body), decoded.returns + 1, (self, tag))))
 
     def empty(self) -> None: ...
 

@@ -18,7 +18,7 @@ from itertools import chain
 from struct import Struct
 
 from eventkit import headers as h
-from eventkit.adapter import Address, Message
+from eventkit.adapter import Address, Message, new
 from eventkit.errors import InvalidMessage, MessageTooLarge
 
 FIELD = b"__data__"
@@ -97,7 +97,7 @@ def message(address: Address, fields: Sequence[bytes]) -> Message:
     else:
         headers, body = _foreign(fields)
     get = headers.get
-    return Message(address, get(h.TYPE, ""), get(h.PARTITION_KEY), headers, body)
+    return new(Message, (address, get(h.TYPE, ""), get(h.PARTITION_KEY), headers, body, None))
 
 
 def decode(data: bytes) -> tuple[dict[str, str], bytes | None]:

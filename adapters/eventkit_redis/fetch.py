@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from eventkit.adapter import Delivery
+from eventkit.adapter import Delivery, new
 from eventkit_redis import codec
 from eventkit_redis.link import command
 from eventkit_redis.source import Source, Token
@@ -77,7 +77,7 @@ class Fetch:
             for entry, fields in entries:
                 token: Token = (source, entry)
                 held[entry] = token
-                batch.append(Delivery(message(address, fields), entry.decode(), 1, token))
+                batch.append(new(Delivery, (message(address, fields), entry.decode(), 1, token)))
         if read.all:
             self._hot = hot
         if batch:

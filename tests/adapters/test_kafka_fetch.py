@@ -80,7 +80,7 @@ async def until(true: Callable[[], object]) -> None:
 async def take(fetcher: Fetcher, tp: TopicPartition, most: int = 100) -> list[bytes | None]:
     while not (found := fetcher.take(tp, most)):
         await fetcher.wait(1.0)
-    return [record.value for record in found]
+    return [Record(*fields).value for fields in found]
 
 
 def test_it_reads_on_and_ahead_and_gives_each_partition_by_itself() -> None:

@@ -204,12 +204,12 @@ def _as_read(headers: list[tuple[str, bytes]], key: bytes | None, body: bytes | 
     from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
     from eventkit_kafka.layouts import Layouts
-    from eventkit_kafka.records import Stretch
+    from eventkit_kafka.records import Record, Stretch
 
     batch = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 1 << 20)
     batch.append(0, 0, key, body, [*headers])
-    (record,) = Stretch(bytes(batch.build()), 0, Layouts()).read(1)
-    return record
+    (fields,) = Stretch(bytes(batch.build()), 0, Layouts()).read(1)
+    return Record(*fields)
 
 
 @quick

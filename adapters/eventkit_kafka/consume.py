@@ -12,7 +12,7 @@ from eventkit.cancelling import unbroken
 from eventkit_kafka import codec
 from eventkit_kafka.cluster import Cluster
 from eventkit_kafka.held import Entry, Held
-from eventkit_kafka.lending import Lending
+from eventkit_kafka.lending import Lending, place
 from eventkit_kafka.membership import Membership
 from eventkit_kafka.progress import LENT, WAITING, Tracker
 from eventkit_kafka.records import Fields, Record, Unreadable
@@ -48,6 +48,7 @@ class GroupConsumer:
         self._ahead: set[Tracker] = set()
         """Partitions whose mark is to be written before the next of them is delivered."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._dropping: set[asyncio.Task[None]] = set()
 
     # eventkit.adapter.Consumer
 
@@ -74,10 +75,11 @@ class GroupConsumer:
             return
         self.stopped = True
         ends = time.monotonic() + timeout
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._dropping]
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout / 4)
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout / 4)
         await self.member.look_for_ends(timeout / 4)
         if self._lending.cut:  # what is given back of that becomes copies, and their topic may be gone, too
             await self.member.restore(timeout / 4)
@@ -103,6 +105,13 @@ class GroupConsumer:
     def forget(self, trackers: Sequence[Tracker]) -> None:
         self._held.drop(set(trackers))
         self._lending.forget(trackers)
+
+    def drop(self, trackers: Sequence[Tracker]) -> None:
+        gone = set(trackers)
+        dropping = self._receive.revoked(lambda delivery: place(delivery)[0] in gone, lambda _: False)
+        task = asyncio.get_running_loop().create_task(dropping, name=f"eventkit kafka {self.group.name} drop")
+        self._dropping.add(task)
+        task.add_done_callback(self._dropping.discard)
 
     def cut_off(self, tracker: Tracker, end: int) -> None:
         gone, doubtful = self._held.take_out(tracker, end)

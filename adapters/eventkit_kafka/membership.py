@@ -50,9 +50,11 @@ class Owner(Protocol):
 
     def forget(self, trackers: Sequence[Tracker]) -> None: ...
 
+    def drop(self, trackers: Sequence[Tracker]) -> None:
+        """These were given up at once: what has not begun of them runs where it comes again, and not here, too."""
+
     def cut_off(self, tracker: Tracker, end: int) -> None:
         """Kafka has lost all of this log from `end` on: what is in hand of that is nowhere else."""
-        ...
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
@@ -147,6 +149,7 @@ class Membership:
         await self.commits.commit(trackers, _CUT)
         self._survived.update(self.trackers)
         self._forget(trackers)
+        self._owner.drop(trackers)
         if self.stuck:
             self._topics.renew()
         await self._end(0.5 if self.stuck else 5.0)

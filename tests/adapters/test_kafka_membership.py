@@ -34,8 +34,31 @@ def consumer_of(recorder: Recorder) -> GroupConsumer:
     return recorder.consumer
 
 
+def fail_once(consumer: GroupConsumer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading fails, and the consumer joins again."""
+
+    async def fail() -> None:
+        monkeypatch.delattr(consumer, "_round")
+        raise KafkaConnectionError("on purpose")
+
+    monkeypatch.setattr(consumer, "_round", fail)
+
+
 async def hang(*_: object) -> None:
     await asyncio.Event().wait()
+
+
+class Charge(Event, topic="charges", key="card"):
+    card: str
+
+
+class Entered(Event, topic="entries", key="card"):
+    card: str
+    number: int
+
+
+class Note(Event, topic="charges"):
+    text: str
 
 
 @pytest.mark.parametrize("what", ["the core", "a commit"])
@@ -202,16 +225,41 @@ def test_who_joins_again_did_not_die(url: str, commits: bool, monkeypatch: pytes
             await until(lambda: not any(tracker.touched for tracker in consumer.member.trackers.values()))
             if not commits:
                 monkeypatch.setattr(consumer.member.consumer, "commit", hang)
-
-            async def fail() -> None:
-                monkeypatch.delattr(consumer, "_round")
-                raise KafkaConnectionError("on purpose")
-
-            monkeypatch.setattr(consumer, "_round", fail)
+            fail_once(consumer, monkeypatch)
             await until(lambda times=times: len(recorder.got) == times)  # type: ignore[misc]
         assert [delivery.deliveries for delivery in recorder.got] == [1, 1, 1, 1]
 
     run(url, scenario, partitions=1)
+
+
+def test_what_has_not_begun_where_reading_fails_runs_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes again: to others, perhaps, who would have it after what follows it."""
+    service = Service("shop")
+    begun: list[int] = []
+    first, go_on = asyncio.Event(), asyncio.Event()
+
+    @service.handler
+    async def enter(event: Entered) -> None:
+        begun.append(event.number)
+        first.set()
+        await go_on.wait()
+
+    async def main() -> None:
+        async with connect("kafka", url, namespace=fresh_namespace()) as bus, bus.run(service) as running:
+            await bus.publish_many([Entered(card="1", number=number) for number in range(5)])
+            await first.wait()
+            consuming = running._consuming["shop"]
+            consumer = consuming._consumer
+            assert isinstance(consumer, GroupConsumer)
+            await eventually(lambda: consuming.held == 5, "all are in hand")
+            fail_once(consumer, monkeypatch)
+            await eventually(lambda: not consumer.member.trackers, "given up")
+            go_on.set()
+            await eventually(lambda: running.counts["shop"].handled >= 6, "all, and what had begun once more")
+            await consumer.flush(5)
+            assert begun == [0, 0, 1, 2, 3, 4]
+
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_what_is_due_is_written_down_before_it_is_delivered(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,14 +393,6 @@ def test_a_flush_waits_for_the_commit_that_is_under_way(url: str, monkeypatch: p
         monkeypatch.undo()
 
     run(url, scenario, partitions=1)
-
-
-class Charge(Event, topic="charges", key="card"):
-    card: str
-
-
-class Note(Event, topic="charges"):
-    text: str
 
 
 def test_partitions_go_to_others_without_waiting_for_an_open_circuit(url: str) -> None:

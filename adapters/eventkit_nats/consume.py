@@ -10,7 +10,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
 from eventkit import headers as h
-from eventkit.adapter import Delivery, Group, Receive, Settlement, new
+from eventkit.adapter import RELEASE, Delivery, Group, Receive, Settlement, new
 from eventkit_nats import readers
 from eventkit_nats.codec import decode
 from eventkit_nats.exchange import Exchange
@@ -52,7 +52,7 @@ class GroupConsumer:
         self._topology = topology
         self._receive = receive
         self._loop = asyncio.get_running_loop()
-        self._settling = Settling(link, publisher, receive, self._schedule, self._lost)
+        self._settling = Settling(link, publisher, receive, self._schedule, self._lost, self._begin)
         self._sources = Sources(
             *(link, exchange, topology, group, in_flight, self._arrive, self._ask_small, self._settling)
         )
@@ -281,13 +281,32 @@ class GroupConsumer:
 
     def _lost(self, gone: AbstractSet[object]) -> None:
         """The leases of these have run out: what has not begun runs where it comes again, and not here, too."""
+        for delivery in self._arrived:
+            if delivery.token in gone:
+                self._settling.took_back(delivery)
         self._arrived = [delivery for delivery in self._arrived if delivery.token not in gone]
         log.warning(
             "NATS: %d messages of group %s were not renewed in time, and may come again", *(len(gone), self.group.name)
         )
-        task = self._loop.create_task(self._receive.revoked(lambda delivery: delivery.token in gone, lambda _: False))
+
+        def belongs(delivery: Delivery) -> bool:
+            return delivery.token in gone and not self._settling.holds(delivery.token)
+
+        def needed(delivery: Delivery) -> bool:
+            self._settling.took_back(delivery)  # asked of what has not begun
+            return False
+
+        task = self._loop.create_task(self._receive.revoked(belongs, needed))
         self._dropping.add(task)
         task.add_done_callback(self._dropping.discard)
+
+    def _begin(self, delivery: Delivery) -> None:
+        """Once more: what its broker has lost comes to nobody else."""
+        if self._ended:
+            self._settling.settle(delivery, RELEASE)
+            return
+        self._arrived.append(delivery)
+        self._wake.set()
 
     def _up(self) -> None:
         self._settling.renew(self._loop.time())

@@ -57,8 +57,10 @@ class Settling:
         receive: Receive,
         schedule: Callable[[], None],
         lost: Callable[[AbstractSet[object]], None],
+        begin: Callable[[Delivery], None],
     ) -> None:
-        """`lost`: told which are no longer ours, though nobody settled them."""
+        """`lost`: told which are no longer ours, though nobody settled them. `begin`: given one of those that is on no
+        broker any more, so that nobody else can have it."""
         self.lease = 30.0
         """Seconds."""
         self.retrying: set[bytes] = set()
@@ -68,6 +70,7 @@ class Settling:
         self._receive = receive
         self._schedule = schedule
         self._lost = lost
+        self._begin = begin
         self._loop = asyncio.get_running_loop()
         # Until when they are ours. One leaves `_held` for `_moving` while its copy is being published.
         self._held: dict[bytes, float] = {}
@@ -75,6 +78,10 @@ class Settling:
         self._back: dict[bytes, Delivery] = {}
         """Of those held, what is given back when the server may be told so."""
         self._keeping = False
+        self._lapsed: dict[bytes, float] = {}
+        """Of sources whose stream may be another by now, what was not renewed in time."""
+        self._kept: dict[bytes, tuple[Delivery, Settlement | None]] = {}
+        """Of those, how they were settled since; None: they were taken back from the core before they had begun."""
         self._moves: list[tuple[Delivery, Move]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._out: list[bytes] = []
@@ -89,7 +96,7 @@ class Settling:
     @property
     def undecided(self) -> bool:
         """Does anything that was settled wait until it is known which streams are there?"""
-        return bool(self._doubted and (self._acks or self._back))
+        return bool(self._doubted and (self._acks or self._back or self._lapsed))
 
     @property
     def count(self) -> int:
@@ -103,7 +110,7 @@ class Settling:
 
     def orphan(self, source: bytes, since: datetime) -> None:
         """The stream of this source is another `since` then: what is in hand of the old one is gone with it."""
-        for leases in (self._held, self._moving):
+        for leases in (self._held, self._moving, self._lapsed):
             gone = [reply for reply in leases if source in reply and stored(reply) < since]
             leases.update((reply, _ORPHAN) for reply in gone)
         self._take_back(lambda ack: source in ack and stored(_reply(ack)) < since)
@@ -111,12 +118,12 @@ class Settling:
     def known(self, source: bytes) -> list[bytes]:
         """What is in hand of a source, or was acknowledged in the last seconds, in the order of its stream."""
         acks = chain(self._acks, *(some for _, some in self._recent))
-        replies = {*self._held, *self._moving, *map(_reply, acks)}
+        replies = {*self._held, *self._moving, *self._lapsed, *map(_reply, acks)}
         return sorted((reply for reply in replies if source in reply), key=sequence)
 
     def lose(self, gone: Collection[bytes]) -> None:
         """Their stream has lost these, and gives their sequences to others."""
-        for leases in (self._held, self._moving):
+        for leases in (self._held, self._moving, self._lapsed):
             leases.update((reply, _ORPHAN) for reply in gone if reply in leases)
         self._take_back(lambda ack: _reply(ack) in gone)
 
@@ -142,8 +149,32 @@ class Settling:
         if acks:
             self._link.write(b"".join(acks))
         self._give_back()
+        for reply in [reply for reply in self._lapsed if source in reply]:
+            self._decide(reply, *self._kept.pop(reply, (None, None)))
         self.flush()
         self._trusted.set()
+
+    def took_back(self, delivery: Delivery) -> None:
+        """One of those that were lost has not begun, and the core has forgotten it."""
+        reply = delivery.token
+        if isinstance(reply, bytes) and reply in self._lapsed:
+            self._kept[reply] = (delivery, None)
+
+    def holds(self, reply: object) -> bool:
+        return reply in self._held
+
+    def _decide(self, reply: bytes, delivery: Delivery | None, how: Settlement | None) -> None:
+        """It was not renewed in time: another has it, or will; or it is ours again, since the broker has lost it."""
+        if self._lapsed.pop(reply) != _ORPHAN:
+            self.retrying.discard(reply)
+            return
+        self._held[reply] = _ORPHAN
+        if delivery is None:
+            return  # it runs
+        if how is None:
+            self._begin(delivery)
+        else:
+            self.settle(delivery, how)
 
     def take(self, reply: bytes, since: float) -> None:
         """It has arrived, and became ours then, or later."""
@@ -158,8 +189,13 @@ class Settling:
             return
         until = self._held.pop(reply, None)
         if until is None:
+            if reply in self._lapsed:
+                self._kept[reply] = (delivery, how)
             return
         ours = until > self._loop.time()
+        if self._doubted and not ours and self._is_doubted(reply):
+            self._lapsed[reply], self._kept[reply] = until, (delivery, how)
+            return
         if until == _ORPHAN and isinstance(how, Release):
             self._held[reply] = until
             self._receive.unsettled(delivery, how, LostMessage(f"its stream is gone: {reply.decode()}"))
@@ -241,9 +277,13 @@ class Settling:
             self._link.write(b"".join(lines))
         gone = {reply for reply, until in self._held.items() if until <= now}
         for reply in gone:
-            del self._held[reply]
-            self._back.pop(reply, None)
-            self.retrying.discard(reply)
+            until, back = self._held.pop(reply), self._back.pop(reply, None)
+            if self._is_doubted(reply):
+                self._lapsed[reply] = until
+                if back is not None:
+                    self._kept[reply] = (back, RELEASE)
+            else:
+                self.retrying.discard(reply)
         if gone:
             self._lost(gone)
 
@@ -272,6 +312,8 @@ class Settling:
         ours = (reply for reply, until in chain(self._held.items(), self._moving.items()) if now < until < _ORPHAN)
         self._out += [_NAK % reply for reply in sorted(ours, key=sequence)]
         self._back.clear()
+        self._lapsed.clear()
+        self._kept.clear()
         self._held.clear()
         self._moving.clear()
         self.retrying.clear()

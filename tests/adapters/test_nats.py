@@ -1145,6 +1145,59 @@ def test_what_a_stream_has_lost_finishes_nothing_that_takes_its_place(
     run(test())
 
 
+@pytest.mark.parametrize("gone", [True, False])
+def test_what_was_not_renewed_in_time_is_ours_where_its_stream_is_gone_and_else_anothers(
+    broker: Give, monkeypatch: pytest.MonkeyPatch, *, gone: bool
+) -> None:
+    async def test() -> None:
+        url = broker("nats").url
+        async with started(url) as other, started(url, namespace_of(other), lease=timedelta(seconds=1)) as adapter:
+            await create(adapter)
+            got = await receive(adapter, GROUP)
+            await put(adapter, *(raw(TOPIC, body) for body in (b"done", b"given back", b"fails", b"not begun")))
+            await got.arrive(4)
+            link, gate = adapter._started().link, asyncio.Event()
+            connect = link._open
+
+            async def later(timeout: float) -> Client:
+                await gate.wait()
+                return await connect(timeout)
+
+            monkeypatch.setattr(link, "_open", later)
+            assert link._client is not None
+            link._client.abort()
+            await asyncio.sleep(1.2)  # the lease
+            done, given_back, fails, _ = got.got
+            got.settle(done)
+            got.settle(given_back, RELEASE)
+            if gone:
+                await api(other, f"STREAM.DELETE.{namespace_of(adapter)}=orders")
+                await create(other)
+            else:
+                got.settle(fails, Move(raw(GROUP.dead, b"dead")))
+            gate.set()
+            await link.up.wait()
+            if gone:
+                got.settle(fails, Move(raw(GROUP.dead, b"dead")))
+                await got.arrive(5)
+                assert got.bodies[4:] == [b"not begun"]
+                assert [(delivery, type(error)) for delivery, _, error in got.failed] == [(given_back, LostMessage)]
+            else:
+                await got.arrive(8)
+                assert sorted(map(bytes, filter(None, got.bodies[4:]))) == [
+                    b"done",
+                    b"fails",
+                    b"given back",
+                    b"not begun",
+                ]
+                assert not got.failed
+            await got.consumer.flush(5.0)
+            letters = [letter.message.body async for letter in other.browse(GROUP.dead)]
+            assert letters == ([b"dead"] if gone else [])
+
+    run(test())
+
+
 def test_what_was_settled_while_the_link_was_down_is_finished_when_it_is_back(
     broker: Give, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -194,6 +194,14 @@ BROKERS = (
         "nats",
     ),
     Mutant(
+        "nats: leave to others what was not renewed in time, also where its stream is gone",
+        f"{_NATS}/settle.py",
+        "        if self._lapsed.pop(reply) != _ORPHAN:\n",
+        "        if self._lapsed.pop(reply):\n",
+        "tests/adapters/test_nats.py::test_what_was_not_renewed_in_time_is_ours_where_its_stream_is_gone_and_else_anothers",
+        "nats",
+    ),
+    Mutant(
         "nats: a group whose durable was deleted begins now",
         f"{_NATS}/topology.py",
         " or note in noted\n",

@@ -135,8 +135,8 @@ PORTS = (
     Mutant(
         "nats: settle as often as asked",
         f"{_NATS}/settle.py",
-        "        until = self._held.pop(reply, None)\n        if until is None:\n            return\n        ours",
-        "        until = self._held.get(reply, None)\n        if until is None:\n            return\n        ours",
+        "        until = self._held.pop(reply, None)\n        if until is None:\n            if reply",
+        "        until = self._held.get(reply, None)\n        if until is None:\n            if reply",
         "D10",
         "nats",
     ),

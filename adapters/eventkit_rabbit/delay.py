@@ -1,7 +1,8 @@
 """The ladder of delay queues of a group (pure).
 
 A message waits in the queue of the shortest rung that is long enough, with its own expiration. A queue lets go only at
-its head, so a message may be late by what one in front of it still waits: by no more than the step between two rungs.
+its head, so a message may be late by what one in front of it still waits. Where that could be more than half a minute,
+since the rung is so much longer, it waits in the one below for as long as that is, and then for the rest in another.
 Rungs are permanent (`x-expires` would drop what waits) and made when they are first needed. An older release's rungs
 empty by themselves.
 """
@@ -21,6 +22,8 @@ _LADDER: tuple[tuple[str, int], ...] = (
 )  # fmt: skip
 RUNGS: tuple[str, ...] = tuple(label for label, _ in _LADDER)
 _LENGTHS: tuple[int, ...] = tuple(length for _, length in _LADDER)
+_LATE = 30_000
+"""Milliseconds by which a message may be kept waiting by one in front of it."""
 _LAST_MOMENT = 253_402_214_400_000
 
 
@@ -38,10 +41,11 @@ def rung(wait: int) -> str:
 
 
 def others(wait: int) -> Iterator[str]:
-    """The rungs that can stand in for it, best first: the longer ones, then the shorter."""
+    """The rungs that can stand in for it, best first: the longer ones, then the shorter; the other way round, where the
+    longer would hold it up."""
     place = _place(wait)
-    yield from RUNGS[place + 1 :]
-    yield from reversed(RUNGS[:place])
+    longer, shorter = RUNGS[place + 1 :], RUNGS[:place][::-1]
+    yield from (*longer, *shorter) if wait <= _LENGTHS[place] else (*shorter, *longer)
 
 
 def length(label: str) -> int:
@@ -50,7 +54,8 @@ def length(label: str) -> int:
 
 
 def _place(wait: int) -> int:
-    return min(bisect_left(_LENGTHS, wait), len(RUNGS) - 1)
+    place = min(bisect_left(_LENGTHS, wait), len(RUNGS) - 1)
+    return place - 1 if place and _LENGTHS[place] - wait > _LATE else place
 
 
 def moment(until: int) -> datetime:

@@ -234,6 +234,10 @@ class StreamConsumer:
             (self._client_id,) = await self._link.ask(command("CLIENT", "ID"))
         except ResponseError:
             self._client_id = None  # not permitted: stopping waits for the read to end by itself
+        topics = [source.key for source in self._sources if source.address.kind == "topic"]
+        for topic in topics:
+            with contextlib.suppress(ResponseError):  # not permitted, or not known (6.2): only a number is less true
+                await self._link.ask(script(lua.RECKON, (topic,), self._group))
         if not again:
             return
         await self._leases.renew(self._link)

@@ -329,7 +329,10 @@ for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
       ready = redis.call('XLEN', KEYS[1]) - group['pending'] + free
     else
       local length = redis.call('XLEN', KEYS[1])
-      if not ready then
+      local unread = #redis.call('XRANGE', KEYS[1], after, '+', 'COUNT', 1001)
+      if unread <= 1000 then
+        ready = unread
+      elseif not ready then
         ready = #redis.call('XRANGE', KEYS[1], after, '+', 'COUNT', 10001)
         if ready > 10000 then ready = -1 end
       elseif ready > length then
@@ -352,6 +355,26 @@ return {{}}
 """KEYS stream. ARGV group, are finished entries deleted 0|1, the owner of what is free. Those to deliver (-1: more than
 10,000 and uncounted), those at consumers, and the ages in ms of the oldest unread one and of the oldest one that was
 read and is not finished (-1: none). Empty: there is no such group."""
+
+RECKON: Final = f"""#!lua
+{_FIELDS}
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local added = fields(redis.call('XINFO', 'STREAM', KEYS[1]))['entries-added']
+for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = fields(flat)
+  if added and group['name'] == ARGV[1] then
+    local last = group['last-delivered-id']
+    local unread = #redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 10001)
+    if unread <= 10000 and group['lag'] ~= unread then
+      redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], last, 'ENTRIESREAD', added - unread)
+      return 1
+    end
+  end
+end
+return 0
+"""
+"""KEYS stream. ARGV group. Redis' `lag` counts what was read, and does not write that down: after a restart, or on the
+replica that has taken over, it takes all for unread that was read before. Counts anew, up to 10,000 that are unread."""
 
 TRIM: Final = f"""#!lua flags=allow-oom
 {_FIELDS}

@@ -632,6 +632,30 @@ def test_measure_counts_what_waits(url: str) -> None:
     on(url, check)
 
 
+@pytest.mark.parametrize("unread", [3, 1_500])
+def test_measure_is_true_after_a_restart_of_redis(own: Broker, unread: int) -> None:
+    """Redis' own count of what is unread begins anew then."""
+
+    async def check(b: Bed) -> None:
+        adapter = await b.adapter()
+        await adapter.provision([GROUP], Provision.CREATE)
+        inbox = await consuming(adapter, GROUP, DONE)
+        await adapter.publish([message() for _ in range(200)])
+        await until(lambda: len(inbox.got) == 200)
+        await eventually(lambda: nothing_waits(adapter))
+        await asyncio.to_thread(own.restart)
+        b.raw = redis.Redis.from_url(b.url, protocol=2)
+        await eventually(lambda: nothing_waits(adapter), 10.0)
+        await adapter.publish([message()])
+        await until(lambda: len(inbox.got) == 201, 10.0)  # it reads again
+        await inbox.consumer.stop(3)
+        await adapter.publish([message() for _ in range(unread)])
+        measured = await adapter.measure(GROUP)
+        assert (measured.ready, measured.in_flight) == (unread, 0)
+
+    on(own.url, check)
+
+
 def test_a_group_is_told_what_was_trimmed_before_it_had_read_it(url: str, caplog: pytest.LogCaptureFixture) -> None:
     async def check(b: Bed) -> None:
         adapter = await b.adapter(topic_length=1000)

@@ -53,7 +53,7 @@ class NatsSettings(BaseSettings):
 
     lease: timedelta = Field(default=timedelta(seconds=30), ge=timedelta(milliseconds=200), le=timedelta(hours=12))
     """JetStream's `ack_wait`: the messages of a process that died are given to another after this time. One that works
-    renews its lease at a third of it."""
+    renews its lease at a third of it. When it is raised, what waits to be due at that moment comes later by as much."""
     publish_timeout: timedelta = Field(default=timedelta(seconds=10), ge=timedelta(milliseconds=100))
     """How long a publish, or any other question to the server, may take, connecting again included. Then a publish is
     answered with TimeoutError: it may still be stored."""

@@ -149,6 +149,14 @@ PORTS = (
         "nats",
     ),
     Mutant(
+        "nats: keep what waits in memory",
+        f"{_NATS}/topology.py",
+        '            "storage": "file",\n',
+        '            "storage": "memory" if kind == "retry" else "file",\n',
+        "F23",
+        "nats",
+    ),
+    Mutant(
         "nats: a new group begins with the last message",
         f"{_NATS}/topology.py",
         '"deliver_policy": "all" if everything else "new"',
@@ -239,6 +247,14 @@ PORTS = (
         "        first = delay.rung(wait)\n",
         "        first = delay.RUNGS[-1]\n",
         "F4",
+        "rabbit",
+    ),
+    Mutant(
+        "rabbit: what waits less waits behind what waits longer",
+        f"{_RABBIT}/delay.py",
+        "    return place - 1 if place and _LENGTHS[place] - wait > _LATE else place\n",
+        "    return place\n",
+        "tests/adapters/test_rabbit.py::test_what_waits_longer_holds_up_nothing_that_waits_less",
         "rabbit",
     ),
     Mutant(

@@ -79,8 +79,8 @@ class Stock:
         return answers
 
     async def measure(self, group: Group, consumers: Collection[GroupConsumer]) -> Backlog:
-        """From the marks that members commit; what this process reads itself is known better. Retries that are in hand in
-        others count as delayed."""
+        """From the marks that members commit; what this process reads itself is known better. Retries that
+        others have in hand count as delayed."""
         wanted = [self._provisioner.topic(address) for address in (*group.sources, group.retry, group.dead)]
         existing = await self._topics.existing(wanted)
         partitions = await self._topics.partitions(existing)
@@ -91,7 +91,7 @@ class Stock:
             self._topics.committed(name), self._topics.members(name), self._topics.begins(tps), self._topics.ends(tps)
         )
         live = {tp: tracker for one in consumers for tp, tracker in one.member.trackers.items()}
-        # how far a retry topic was delivered says nothing of what is not due below that: others' all waits
+        # how far a retry topic was delivered says nothing of what is not due before that
         lending = {tp: 0 if tp.topic == retry else members for tp in tps}
         counts = {tp: _left(live.get(tp), marks.get(tp), begins[tp], ends[tp], lending[tp]) for tp in tps}
         waiting = {tp: first for tp, (ready, _, first) in counts.items() if ready and tp.topic != retry}

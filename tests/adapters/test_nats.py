@@ -66,7 +66,8 @@ async def started(url: str, namespace: str | None = None, **settings: Any) -> As
         if namespace is None:
             client = await nats.connect(url)
             js = client.jetstream()
-            for stream in [stream async for stream in streams(js) if stream.startswith(name)]:
+            # a set: those of others that come meanwhile move the pages
+            for stream in {stream async for stream in streams(js) if stream.startswith(name)}:
                 await js.delete_stream(stream)
             await client.close()
 

@@ -760,16 +760,12 @@ def test_what_waits_longer_holds_up_nothing_that_waits_less(url: str, monkeypatc
         async with world(url) as w:
             adapter = await w.provisioned()
             inbox = await w.consume(adapter, Inbox())
-            day, less = (
-                message(GROUP.retry, "day", due=soon(hours=24)),
-                message(GROUP.retry, "less", due=soon(seconds=1.2)),
-            )
-            assert await adapter.publish([day]) == [None]
+            assert await adapter.publish([message(GROUP.retry, "day", due=soon(hours=24))]) == [None]
             start = time.monotonic()
-            assert await adapter.publish([less]) == [None]
+            assert await adapter.publish([message(GROUP.retry, "less", due=soon(seconds=1.2))]) == [None]
             await until(lambda: inbox.got)
             assert inbox.ids == ["less"]
-            assert time.monotonic() - start < 8
+            assert time.monotonic() - start > 1.18
             await until_delayed(adapter, 1)
 
     run(work())

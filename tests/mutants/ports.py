@@ -43,6 +43,14 @@ PORTS = (
         "redis",
     ),
     Mutant(
+        "redis: leave it at what Redis counts after a restart",
+        f"{_REDIS}/consume.py",
+        "                await self._link.ask(script(lua.RECKON, (topic,), self._group))\n",
+        "                await asyncio.sleep(0)\n",
+        "tests/adapters/test_redis.py::test_measure_is_true_after_a_restart_of_redis[1500]",
+        "redis",
+    ),
+    Mutant(
         "redis: deliver nothing that is due",
         f"{_REDIS}/consume.py",
         '"due": self._ripener.run, ',
@@ -307,6 +315,14 @@ PORTS = (
         "rabbit",
     ),
     # Kafka
+    Mutant(
+        "kafka: what is not due counts as in flight",
+        f"{_KAFKA}/stock.py",
+        "0 if tp.topic == retry else members",
+        "members",
+        "tests/adapters/test_long_delays.py::test_what_waits_for_hours_comes_each_in_its_own_time[kafka]",
+        "kafka",
+    ),
     Mutant(
         "kafka: a stop does not write its marks",
         f"{_KAFKA}/membership.py",

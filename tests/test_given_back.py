@@ -98,8 +98,7 @@ def test_what_waits_during_a_slow_stop_was_delivered_once(name: str, on: Callabl
     run(main())
 
 
-# not RabbitMQ: what it is given back while it still delivers to this replica comes here once more
-@pytest.mark.parametrize("name", ["redis", "nats"])
+@pytest.mark.parametrize("name", ["redis", "nats", "rabbit"])
 def test_one_stop_makes_no_suspects(name: str, on: Callable[[str], Backend], caplog: pytest.LogCaptureFixture) -> None:
     """What is given back does not come to the replica that stops once more, however much room it has."""
     caplog.set_level(logging.DEBUG, "eventkit")

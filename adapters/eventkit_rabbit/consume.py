@@ -73,6 +73,8 @@ class RabbitConsumer:
         self._arrived: list[Delivery] = []
         self._some = asyncio.Event()
         self._paused = False
+        self._keeps_back = False
+        """Since a pause: is what is given back kept here, until it cannot come here once more?"""
         self._changing = False
         self._waits = False
         """Does something that came, or a larger prefetch, wait until some of what is held is settled?"""
@@ -179,12 +181,13 @@ class RabbitConsumer:
                     async with subscription.still():  # or for a while: what comes stays here, and counts for nothing
                         if self._paused and not self._stopping and not session.over.done():
                             await subscription.end()
-                    session.flush()
+                self._keeps_back = subscription.on
+                self._write(session)
             elif not subscription.on:
                 await subscription.begin(subscription.wants(self._at_most))
             elif subscription.prefetch != (prefetch := subscription.wants(self._at_most)):
                 await subscription.change(prefetch)
-                session.flush()
+                self._write(session)
             self._flush_at = max(1, min(_FLUSH, subscription.prefetch // 4))
 
     async def _change_over(self) -> None:
@@ -267,13 +270,14 @@ class RabbitConsumer:
         self._waits = subscription.short(self._at_most)
 
     def pause(self) -> None:
-        self._paused = True
+        self._paused = self._keeps_back = True
         self._subscription.give_up()
         self._start(self._switch_over(), "pause")
 
     def resume(self) -> None:
-        self._paused = False
+        self._paused = self._keeps_back = False
         self._subscription.give_up()
+        self._flush()
         self._some.set()
         self._start(self._switch_over(), "resume")
 
@@ -314,14 +318,19 @@ class RabbitConsumer:
         if self._waits:
             self._some.set()
         if session.tags.waiting >= self._flush_at and not self._subscription.keeping:
-            session.flush()
+            self._write(session)
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_FLUSH_AFTER, self._flush)
 
     def _flush(self) -> None:
         self._timer = None
         if self._session is not None and not self._subscription.keeping:
-            self._session.flush()
+            self._write(self._session)
+
+    def _write(self, session: Session) -> None:
+        """What is given back during a pause goes out when the consumer has ended, or with its channel: else it comes
+        here once more, is counted twice for one stop, and is a suspect at the next start."""
+        session.flush(back=not self._keeps_back)
 
     def _move(self) -> None:
         """All moves of this turn of the event loop to one queue together: another may confirm late."""
@@ -385,7 +394,7 @@ class RabbitConsumer:
                     await asyncio.wait(self._moving)
         if session is not None and not session.over.done():
             self._subscription.give_up()
-            session.flush()
+            self._write(session)
             try:
                 async with asyncio.timeout(max(end - loop.time(), _LEAST)):
                     await self._leave(session)

@@ -78,10 +78,10 @@ class Session:
         self._left = True
         await self.wire.close_channel(self.channel)
 
-    def flush(self) -> None:
-        """Write what is settled."""
+    def flush(self, *, back: bool = True) -> None:
+        """Write what is settled. `back`: also what is given back."""
         if self.tags.waiting and not self._left and not self.over.done():
-            self.wire.write(*self.tags.write(self.channel.number))
+            self.wire.write(*self.tags.write(self.channel.number, back=back))
 
 
 def held(delivery: Delivery) -> tuple[Session, int]:

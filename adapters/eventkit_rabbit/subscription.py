@@ -90,7 +90,7 @@ class Subscription:
                 if still:
                     await self.end()
             if still:
-                self.session.flush()
+                self.session.flush(back=False)  # what is given back would come here once more
                 await self.begin(prefetch)
                 return
         self._not_before = loop.time() + _AGAIN

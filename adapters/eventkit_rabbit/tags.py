@@ -63,12 +63,14 @@ class Tags:
         """How many are finished or released but not yet written."""
         return len(self._done) + len(self._back)
 
-    def write(self, channel: int) -> list[bytes]:
-        """The frames that settle all that waits."""
+    def write(self, channel: int, *, back: bool = True) -> list[bytes]:
+        """The frames that settle all that waits. `back`: also what was released."""
         done, settled = self._done, self._settled
-        out = [write.nack(channel, tag) for tag in sorted(self._back)]
-        settled |= self._back
-        self._back.clear()
+        out: list[bytes] = []
+        if back:
+            out += [write.nack(channel, tag) for tag in sorted(self._back)]
+            settled |= self._back
+            self._back.clear()
         low, last = self._low, 0
         while True:
             if low in done:

@@ -11,7 +11,7 @@ STOPPING = (
     Mutant(
         "rabbit: a stop does not write its settlements",
         f"{_RABBIT}/consume.py",
-        "            self._subscription.give_up()\n            session.flush()\n            try:\n",
+        "            self._subscription.give_up()\n            self._write(session)\n            try:\n",
         "            self._subscription.give_up()\n            try:\n",
         f"{_STOPS}::test_what_is_settled_right_before_a_stop_is_written[all settled]",
         "rabbit",

@@ -174,6 +174,15 @@ def test_records_that_say_they_are_longer_than_their_batch() -> None:
         Stretch(bytes(raw), 0, Layouts()).read(10)
 
 
+@pytest.mark.parametrize("last", range(1, 20))
+def test_a_number_that_does_not_end_where_the_data_does(last: int) -> None:
+    raw = bytearray(batch(0, some(b"the value of one")))
+    raw[-last:] = b"\xff" * last
+    struct.pack_into(">I", raw, 17, calc_crc32c(bytes(raw[21:])))
+    with pytest.raises(Unreadable):
+        Stretch(bytes(raw), 0, Layouts()).read(10)
+
+
 def test_what_a_transaction_took_back_is_not_read() -> None:
     end = [Written(_ABORT, b"", ())]
     raw = (

@@ -71,6 +71,8 @@ class Consuming:
         self._consumer: Consumer | None = None
         self._live = asyncio.Event()
         self._stopping = False
+        self._ends = 0.0
+        """When the stop has run out of time."""
         self._held: dict[int, Delivery] = {}
         self._started: set[int] = set()
         self._waiters: list[tuple[set[int], asyncio.Future[None]]] = []
@@ -276,7 +278,7 @@ class Consuming:
         self._consumer = None
 
     async def _stop(self, consumer: Consumer, timeout: float) -> None:
-        ends = time.monotonic() + timeout
+        ends = self._ends = time.monotonic() + timeout
         self._stopping = True
         await self._suspects.close(timeout)
         consumer.pause()
@@ -307,6 +309,19 @@ class Consuming:
             self._give_back(consumer, delivery)
         self._held.clear()
         await consumer.stop(max(ends - time.monotonic(), 1.0))
+
+    def _sleeps(self, seconds: float) -> float:
+        """One is to be tried again after so long: in a stop that ends before, it goes back now."""
+        if self._stopping and time.monotonic() + seconds >= self._ends:
+            asyncio.get_running_loop().call_soon(self._give_back_asleep)
+        return seconds
+
+    def _give_back_asleep(self) -> None:
+        """Those that wait to be tried again, with those of their keys behind them."""
+        asleep = self._asleep()
+        for delivery in self._forget(key for key in self._held if key in asleep):
+            if self._consumer is not None:
+                self._give_back(self._consumer, delivery)
 
     def _give_back(self, consumer: Consumer, delivery: Delivery) -> None:
         consumer.settle(delivery, self._suspects.given_back(delivery))
@@ -389,7 +404,7 @@ class Consuming:
                 return None  # settled with its batch, and as good as started until then
             assert not isinstance(how, Item), "a suspect in a lane"
             self._started.discard(key)
-            return how.seconds if isinstance(how, Wait) else how
+            return self._sleeps(how.seconds) if isinstance(how, Wait) else how
         self._settle(item, how)
         return None
 
@@ -413,7 +428,7 @@ class Consuming:
             if isinstance(how, Wait):
                 self._started.discard(id(item.arrived))
                 assert self._gatherer is not None
-                self._gatherer.again(item.arrived, how.seconds)
+                self._gatherer.again(item.arrived, self._sleeps(how.seconds))
             else:
                 self._settle(item.arrived, how)
 

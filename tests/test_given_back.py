@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from eventkit import Context, Event, Service
+from eventkit import Context, Event, Retry, Service
 from eventkit.contract import Backend
 from eventkit.contract.checks import bus, eventually, fresh_namespace
 from tests.wanted import wanted
@@ -121,3 +121,37 @@ def test_one_stop_makes_no_suspects(name: str, on: Callable[[str], Backend], cap
 
     run(main())
     assert not [record for record in caplog.records if "in case it killed its process" in record.getMessage()]
+
+
+@pytest.mark.parametrize("name", ["memory", "redis", "nats", "kafka"])
+def test_a_stop_does_not_wait_for_an_attempt_that_is_due_after_its_end(name: str, on: Callable[[str], Backend]) -> None:
+    async def main() -> None:
+        began, go_on = asyncio.Event(), asyncio.Event()
+        seen: list[int] = []
+        retry = Retry(attempts=3, first_delay=timedelta(seconds=25), factor=1, in_order=True)
+        service = Service("stepping", retry=retry, stop_timeout=timedelta(seconds=20))
+
+        @service.handler
+        async def step(event: Step) -> None:
+            began.set()
+            await go_on.wait()
+            if not seen and not stopped.is_set():
+                raise RuntimeError("not now")
+            seen.append(event.number)
+
+        stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+        async with bus(on(name), fresh_namespace()) as b:
+            async with b.run(service) as running:
+                await b.publish_many([Step(key="k", number=number) for number in range(3)])
+                await began.wait()
+                await eventually(lambda: running.at_work == 3, "the others are behind it")
+                loop.call_later(0.3, go_on.set)
+                stops = loop.time()
+            assert loop.time() - stops < 10
+            stopped.set()
+            async with b.run(service):
+                await eventually(lambda: len(seen) == 3, "they come again", 30.0)
+        # on NATS what is given back first comes first
+        assert (sorted(seen) if name == "nats" else seen) == [0, 1, 2]
+
+    run(main())

@@ -196,7 +196,7 @@ MESSAGES = (
     Mutant(
         "a failing key keeps its worker while it waits",
         "eventkit/consuming.py",
-        "            return how.seconds if isinstance(how, Wait) else how\n",
+        "            return self._sleeps(how.seconds) if isinstance(how, Wait) else how\n",
         "            if isinstance(how, Wait):\n"
         "                await sleep(self._clock, how.seconds)\n"
         "                return 0.0\n"

@@ -118,7 +118,7 @@ class Link:
     # What comes in
 
     def subscribe(self, subject: str, sink: Sink) -> int:
-        """From now on, through all connections, until `forget`. Returns the number of the subscription."""
+        """From now on, through all connections, until `unsubscribe`. Returns the number of the subscription."""
         sid = next(self._sids)
         self._taps[sid] = (subject, sink)
         if self._client is not None:
@@ -128,6 +128,7 @@ class Link:
 
     def unsubscribe(self, sid: int) -> None:
         """No more from the server. What is on its way still reaches the sink, until `forget`."""
+        self._taps.pop(sid, None)
         self.write(b"UNSUB %d\r\n" % sid)
 
     def forget(self, sid: int) -> None:

@@ -139,17 +139,17 @@ class Settling:
 
     def doubt(self, source: bytes) -> None:
         """Its stream may be another by now, with other messages under the same sequences: until `trust` nothing is
-        finished or given back there."""
+        finished or given back there. What was acknowledged in the last seconds waits for that once more."""
         self._doubted.add(source)
+        recent = [ack for _, some in self._recent for ack in some if source in ack]
+        self._recent = deque((at, [ack for ack in some if source not in ack]) for at, some in self._recent)
+        self._acks[:0] = recent
 
     def trust(self, source: bytes) -> None:
         """Its stream is known; `orphan` was told, if it is another."""
         self._doubted.discard(source)
-        acks = [ack for _, some in self._recent for ack in some if source in ack]
-        if acks:
-            self._link.write(b"".join(acks))
         self._give_back()
-        for reply in [reply for reply in self._lapsed if source in reply]:
+        for reply in sorted((reply for reply in self._lapsed if source in reply), key=sequence):
             self._decide(reply, *self._kept.pop(reply, (None, None)))
         self.flush()
         self._trusted.set()

@@ -135,11 +135,13 @@ class Sources:
 
     async def left(self, leaving: Leaving, seconds: float) -> None:
         """What the server sent before it knew comes before this returns, and it holds no request of ours any more."""
-        if leaving.sids and seconds > 0 and self._link.up.is_set():
-            await self._exchange.fence(seconds)
-            await self._forgotten(leaving.waiting, min(seconds, _FORGOTTEN))
-        for sid in leaving.sids:
-            self._link.forget(sid)
+        try:
+            if leaving.sids and seconds > 0 and self._link.up.is_set():
+                await self._exchange.fence(seconds)
+                await self._forgotten(leaving.waiting, min(seconds, _FORGOTTEN))
+        finally:
+            for sid in leaving.sids:
+                self._link.forget(sid)
 
     async def end(self, deadline: float) -> None:
         """No more arrivals, for good."""

@@ -1133,6 +1133,8 @@ def test_what_a_stream_has_lost_finishes_nothing_that_takes_its_place(
             got.settle(got.got[0])
             if not refilled:
                 got.consumer.pause()
+                consumer: Any = got.consumer
+                await eventually(lambda: consumer._leaving is None, "it asks for no more")
                 await put(other, *(raw(TOPIC, body) for body in new))
                 await taker.arrive(4)
             await got.consumer.flush(5.0)
@@ -1229,6 +1231,93 @@ def test_what_was_settled_while_the_link_was_down_is_finished_when_it_is_back(
             await again.arrive(3)
             assert sorted(filter(None, again.bodies)) == [b"1", b"2", b"later"]
             assert got.failed == []
+
+    run(test())
+
+
+def test_what_a_lost_server_may_not_have_is_acknowledged_again_after_a_long_while(
+    broker: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as other, started(broker("nats").url, namespace_of(other)) as adapter:
+            await create(adapter)
+            got = await receive(adapter, GROUP)
+            await put(adapter, *(raw(TOPIC, b"%d" % number) for number in range(2)))
+            await got.arrive(2)
+            link, gate = adapter._started().link, asyncio.Event()
+            connect, write = link._open, link.write
+
+            async def later(timeout: float) -> Client:
+                await gate.wait()
+                return await connect(timeout)
+
+            monkeypatch.setattr(link, "_open", later)
+            monkeypatch.setattr(link, "write", lambda data: b"+ACK" in data or write(data))  # it dies with that
+            got.settle(got.got[0])
+            await got.consumer.flush(5.0)
+            monkeypatch.setattr(link, "write", write)
+            assert link._client is not None
+            link._client.abort()
+            await eventually(lambda: link.error is not None, "it is down")
+            monkeypatch.setattr("eventkit_nats.settle._RECENT", 0.0)  # longer than that
+            got.settle(got.got[1])
+            settling = got.consumer._settling  # type: ignore[attr-defined]
+            settling.flush()
+            gate.set()
+            await link.up.wait()
+            await got.consumer.stop(5.0)
+            (pull, _) = got.consumer._sources.pulls  # type: ignore[attr-defined]
+            info = await api(other, f"CONSUMER.INFO.{pull.place.stream}.{pull.durable}")
+            assert (info["num_pending"], info["num_ack_pending"]) == (0, 0)
+
+    run(test())
+
+
+def test_what_was_not_renewed_in_time_begins_in_order_where_its_stream_is_gone(
+    broker: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        url = broker("nats").url
+        async with started(url) as other, started(url, namespace_of(other), lease=timedelta(seconds=1)) as adapter:
+            await create(adapter)
+            got = await receive(adapter, GROUP)
+            bodies = [b"%d" % number for number in range(20)]
+            await put(adapter, *(raw(TOPIC, body) for body in bodies))
+            await got.arrive(20)
+            link, gate = adapter._started().link, asyncio.Event()
+            connect = link._open
+
+            async def later(timeout: float) -> Client:
+                await gate.wait()
+                return await connect(timeout)
+
+            monkeypatch.setattr(link, "_open", later)
+            assert link._client is not None
+            link._client.abort()
+            await asyncio.sleep(1.2)  # the lease
+            await api(other, f"STREAM.DELETE.{namespace_of(adapter)}=orders")
+            await create(other)
+            gate.set()
+            await got.arrive(40)
+            assert got.bodies[20:] == bodies
+
+    run(test())
+
+
+def test_what_is_no_longer_listened_to_is_not_asked_for_on_the_next_connection(broker: Give) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as adapter:
+            link = adapter._started().link
+            heard: list[bytes] = []
+            sid = link.subscribe("no.more", lambda _subject, _reply, data, _headers: heard.append(data))
+            link.unsubscribe(sid)
+            client = link._client
+            assert client is not None
+            client.abort()
+            await eventually(lambda: link._client not in (None, client), "it is up again")
+            link.write(b"PUB no.more 2\r\nhi\r\n")
+            assert await adapter._started().exchange.fence(5.0)
+            assert not heard
 
     run(test())
 

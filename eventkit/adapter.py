@@ -200,12 +200,13 @@ class Receive(Protocol):
         """Take these over. Returns when there is room for more: this is the backpressure. Never raises."""
         ...
 
-    async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool], /) -> None:
+    async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool] | None, /) -> None:
         """This consumer is about to lose, or has lost, what `belongs` to one channel: finish or drop those deliveries.
 
         Those that run, or are `needed` because one behind them is settled already, are finished and settled, and where
         the adapter `settles_in_order` all before them, but for those that wait for another attempt or for a circuit;
-        the others are dropped without settlement. Returns when that is done.
+        the others are dropped without settlement. `needed` None: nothing of it can be settled any more, and only those
+        that run are finished. Returns when that is done.
         """
         ...
 

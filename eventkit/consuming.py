@@ -211,12 +211,12 @@ class Consuming:
                 *(self.group.name, hot[1], len(self._held), hot[0]),
             )
 
-    async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool], /) -> None:
+    async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool] | None, /) -> None:
         self._suspects.put_back(belongs)
         mine = [(key, delivery) for key, delivery in self._held.items() if belongs(delivery)]
-        kept = [at for at, (key, delivery) in enumerate(mine) if key in self._started or needed(delivery)]
+        kept = [at for at, (key, delivery) in enumerate(mine) if key in self._started or (needed and needed(delivery))]
         finished = {mine[at][0] for at in kept}
-        if self._adapter.capabilities.settles_in_order and kept:
+        if self._adapter.capabilities.settles_in_order and needed and kept:
             finished |= {key for key, _ in mine[: kept[-1]]} - self._asleep()
         for delivery in self._forget(key for key, _ in mine if key not in finished):
             self._suspects.ended(id(delivery))

@@ -108,7 +108,7 @@ class Requests:
             if self._consumer is not None:
                 self._consumer.settle(delivery, DONE)
 
-    async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool], /) -> None:
+    async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool] | None, /) -> None:
         """Replies are not shared."""
 
     def unsettled(self, delivery: Delivery, how: Settlement, error: Exception, /) -> None:

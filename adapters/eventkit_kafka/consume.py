@@ -108,7 +108,7 @@ class GroupConsumer:
 
     def drop(self, trackers: Sequence[Tracker]) -> None:
         gone = set(trackers)
-        dropping = self._receive.revoked(lambda delivery: place(delivery)[0] in gone, lambda _: False)
+        dropping = self._receive.revoked(lambda delivery: place(delivery)[0] in gone, None)
         task = asyncio.get_running_loop().create_task(dropping, name=f"eventkit kafka {self.group.name} drop")
         self._dropping.add(task)
         task.add_done_callback(self._dropping.discard)

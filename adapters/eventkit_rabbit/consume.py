@@ -144,7 +144,7 @@ class RabbitConsumer:
 
     async def _drop(self, session: Session) -> None:
         """What came on a channel that is gone comes again: what has not begun runs then, and not now, too."""
-        await self._receive.revoked(lambda delivery: held(delivery)[0] is session, lambda _: False)
+        await self._receive.revoked(lambda delivery: held(delivery)[0] is session, None)
 
     async def _reopen(self, deleted: bool, said: bool) -> Session:
         pause = _FIRST_PAUSE

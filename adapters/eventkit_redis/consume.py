@@ -119,7 +119,7 @@ class StreamConsumer:
     def _lost(self, tokens: Sequence[Token]) -> None:
         """Others have these: what has not begun runs there, and not here, too."""
         gone = {id(token): token for token in tokens}
-        drop = self._receive.revoked(lambda delivery: id(delivery.token) in gone, lambda _: False)
+        drop = self._receive.revoked(lambda delivery: id(delivery.token) in gone, None)
         task = asyncio.get_running_loop().create_task(drop, name=f"eventkit-redis-drop-{self._group}")
         self._dropping.add(task)
         task.add_done_callback(self._dropping.discard)

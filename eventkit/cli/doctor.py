@@ -158,7 +158,7 @@ class _Ear:
         if not self.came.done():
             self.came.set_result(None)
 
-    async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool], /) -> None:
+    async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool] | None, /) -> None:
         """One message is finished at once: there is nothing to hand over."""
 
     def unsettled(self, delivery: Delivery, how: Settlement, error: Exception, /) -> None:

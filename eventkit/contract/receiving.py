@@ -53,9 +53,9 @@ class Receiving:
             for delivery in batch:
                 self.settle(delivery, self._settle_with)
 
-    async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool], /) -> None:
+    async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool] | None, /) -> None:
         mine = [delivery for delivery in self.open if belongs(delivery)]
-        last = max((at for at, delivery in enumerate(mine) if needed(delivery)), default=-1)
+        last = max((at for at, delivery in enumerate(mine) if needed and needed(delivery)), default=-1)
         for at, delivery in enumerate(mine):
             if at <= last:
                 self.settle(delivery)

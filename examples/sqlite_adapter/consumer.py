@@ -191,7 +191,7 @@ class Follower:
             if self.consumer is not None:
                 self.consumer.settle(delivery, DONE)
 
-    async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool], /) -> None:
+    async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool] | None, /) -> None:
         """There are no parts that another consumer could take over."""
 
     def unsettled(self, delivery: Delivery, how: Settlement, error: Exception, /) -> None:

@@ -88,7 +88,7 @@ class Recorder:
         self.held.pop(_place(delivery), None)
         self.consumer.settle(delivery, how)
 
-    async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool], /) -> None:
+    async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool] | None, /) -> None:
         for place, delivery in list(self.held.items()):
             if belongs(delivery):
                 self.held.pop(place)

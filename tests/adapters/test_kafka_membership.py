@@ -262,6 +262,37 @@ def test_what_has_not_begun_where_reading_fails_runs_once(url: str, monkeypatch:
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
+def test_what_has_not_begun_where_reading_fails_is_dropped_though_one_behind_it_runs(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service("shop", concurrency=4)
+    begun: list[int] = []
+    go_on = asyncio.Event()
+
+    @service.handler
+    async def enter(event: Entered) -> None:
+        begun.append(event.number)
+        await go_on.wait()
+
+    async def main() -> None:
+        async with connect("kafka", url, namespace=fresh_namespace()) as bus, bus.run(service) as running:
+            await bus.publish_many([Entered(card="1", number=number) for number in range(4)])
+            consuming = running._consuming["shop"]
+            await eventually(lambda: consuming.held == 4, "all are in hand")
+            await bus.publish(Entered(card="2", number=4))
+            await eventually(lambda: begun == [0, 4], "the first of each card runs")
+            consumer = consuming._consumer
+            assert isinstance(consumer, GroupConsumer)
+            fail_once(consumer, monkeypatch)
+            await eventually(lambda: not consumer.member.trackers, "given up")
+            go_on.set()
+            await eventually(lambda: running.counts["shop"].handled >= 7, "all, and what had begun once more")
+            await consumer.flush(5)
+            assert sorted(begun) == [0, 0, 1, 2, 3, 4, 4]
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
 def test_what_is_due_is_written_down_before_it_is_delivered(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(it: Bench) -> None:
         recorder = await it.consume(None)

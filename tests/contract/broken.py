@@ -223,7 +223,7 @@ class Diverted:
     async def deliveries(self, batch: Sequence[Delivery], /) -> None:
         await self._way(batch)
 
-    async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool], /) -> None:
+    async def revoked(self, belongs: Callable[[Delivery], bool], needed: Callable[[Delivery], bool] | None, /) -> None:
         await self._behind.revoked(belongs, needed)
 
     def unsettled(self, delivery: Delivery, how: Settlement, error: Exception, /) -> None:

@@ -30,7 +30,7 @@ _ALL_KEPT = "a message stays until all its groups have settled it"
 
 REFUSED = {"C1", "O3"}
 """What its capabilities say it cannot do."""
-VACUOUS = {"L3", "L4", "Q3", "V3", "W3"}
+VACUOUS = {"F23", "L3", "L4", "Q3", "V3", "W3"}
 """What says nothing about a file that only eventkit writes."""
 
 

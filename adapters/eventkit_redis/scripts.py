@@ -312,8 +312,26 @@ return redis.call('ZCOUNT', KEYS[1], '(' .. now[1] * 1000 + math.floor(now[2] / 
 """
 """KEYS readers. How many were heard of lately."""
 
+_UNREAD: Final = """
+local function unread(key, last, most, bytes)
+  local count, read, step, after = 0, 0, 10, '(' .. last
+  repeat
+    local page = redis.call('XRANGE', key, after, '+', 'COUNT', step)
+    count = count + #page
+    if #page < step then return count end
+    for _, entry in ipairs(page) do
+      for _, text in ipairs(entry[2]) do read = read + #text end
+    end
+    after = '(' .. page[#page][1]
+    step = math.min(1000, math.floor(bytes * count / read) - count)
+  until count > most or step < 1
+end
+"""
+"""How many are after the last that was read; nil: more, or of more bytes, which Redis would stand still to copy."""
+
 MEASURE: Final = f"""#!lua
 {_FIELDS}
+{_UNREAD}
 local now = redis.call('TIME')
 if redis.call('EXISTS', KEYS[1]) == 0 then return {{}} end
 for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
@@ -324,23 +342,22 @@ for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
       local owner = fields(consumer)
       if owner['name'] == ARGV[3] then free = owner['pending'] end
     end
-    local after = '(' .. group['last-delivered-id']
+    local last = group['last-delivered-id']
     if ARGV[2] == '1' then
       ready = redis.call('XLEN', KEYS[1]) - group['pending'] + free
     else
       local length = redis.call('XLEN', KEYS[1])
-      local unread = #redis.call('XRANGE', KEYS[1], after, '+', 'COUNT', 1001)
-      if unread <= 1000 then
-        ready = unread
+      local few = unread(KEYS[1], last, 1000, 2000000)
+      if few then
+        ready = few
       elseif not ready then
-        ready = #redis.call('XRANGE', KEYS[1], after, '+', 'COUNT', 10001)
-        if ready > 10000 then ready = -1 end
+        ready = unread(KEYS[1], last, 10000, math.huge) or -1
       elseif ready > length then
         ready = length
       end
     end
     local oldest = -1
-    local first = redis.call('XRANGE', KEYS[1], after, '+', 'COUNT', 1)
+    local first = redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 1)
     if first[1] then
       oldest = now[1] * 1000 + math.floor(now[2] / 1000) - tonumber(string.match(first[1][1], '^%d+'))
     end
@@ -358,15 +375,16 @@ read and is not finished (-1: none). Empty: there is no such group."""
 
 RECKON: Final = f"""#!lua
 {_FIELDS}
+{_UNREAD}
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 local added = fields(redis.call('XINFO', 'STREAM', KEYS[1]))['entries-added']
 for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local group = fields(flat)
   if added and group['name'] == ARGV[1] then
     local last = group['last-delivered-id']
-    local unread = #redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 10001)
-    if unread <= 10000 and group['lag'] ~= unread then
-      redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], last, 'ENTRIESREAD', added - unread)
+    local waiting = unread(KEYS[1], last, 10000, 10000000)
+    if waiting and group['lag'] ~= waiting then
+      redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], last, 'ENTRIESREAD', added - waiting)
       return 1
     end
   end
@@ -374,7 +392,8 @@ end
 return 0
 """
 """KEYS stream. ARGV group. Redis' `lag` counts what was read, and does not write that down: after a restart, or on the
-replica that has taken over, it takes all for unread that was read before. Counts anew, up to 10,000 that are unread."""
+replica that has taken over, it takes all for unread that was read before. Counts anew, up to 10,000 that are unread, of
+1 KB."""
 
 TRIM: Final = f"""#!lua flags=allow-oom
 {_FIELDS}

@@ -656,6 +656,21 @@ def test_measure_is_true_after_a_restart_of_redis(own: Broker, unread: int) -> N
     on(own.url, check)
 
 
+def test_measuring_and_connecting_make_redis_copy_little_where_messages_are_large(own: Broker) -> None:
+    async def check(b: Bed) -> None:
+        adapter = await b.adapter()
+        await adapter.provision([GROUP], Provision.CREATE)
+        for _ in range(300):
+            await adapter.publish([message(b"x" * 100_000)])
+        before = (await b.raw.info("memory"))["used_memory_peak"]
+        assert (await adapter.measure(GROUP)).ready == 300
+        inbox = await consuming(adapter, GROUP, in_flight=1)
+        await until(lambda: len(inbox.got) == 1)
+        assert (await b.raw.info("memory"))["used_memory_peak"] - before < 15_000_000
+
+    on(own.url, check)
+
+
 def test_a_group_is_told_what_was_trimmed_before_it_had_read_it(url: str, caplog: pytest.LogCaptureFixture) -> None:
     async def check(b: Bed) -> None:
         adapter = await b.adapter(topic_length=1000)

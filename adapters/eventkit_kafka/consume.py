@@ -165,9 +165,8 @@ class GroupConsumer:
         batch: list[Delivery] = []
         try:
             await self._gather(batch)
-        except (
-            BaseException
-        ):  # what is lent, and delivered to nobody, is nowhere else where Kafka has lost it meanwhile
+        except BaseException:
+            # what is lent, and delivered to nobody, is nowhere else where Kafka has lost it meanwhile
             for delivery in batch:
                 self._lending.settle(delivery, RELEASE)
             raise

@@ -245,7 +245,7 @@ class RabbitConsumer:
                 session.end(error)
 
     def _park(self, batch: list[Delivery]) -> list[Delivery]:
-        """Send on what waited in the longest rung and is not due yet; the others."""
+        """Send on what waits for longer than its rung was, and is not due yet; the others."""
         soon = time() + _EARLY
         now = []
         for delivery in batch:

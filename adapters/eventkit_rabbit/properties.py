@@ -5,7 +5,7 @@ from __future__ import annotations
 TOMBSTONE = "ek-tombstone"
 """AMQP knows no missing body: a tombstone is an empty one with this header."""
 UNTIL = "ek-until"
-"""When a delay is longer than the longest rung: due, in milliseconds since 1970. The message is parked again before."""
+"""When a delay is longer than its rung: due, in milliseconds since 1970. The message is parked again before."""
 KEPT = "ek-kept-"
 """Stands before a user's header whose name means something to the broker."""
 

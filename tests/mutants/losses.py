@@ -25,6 +25,15 @@ LOSSES = (
         "redis",
     ),
     Mutant(
+        "kafka: who joins again runs what waits before one that runs",
+        f"{_KAFKA}/consume.py",
+        "place(delivery)[0] in gone, None)\n",
+        "place(delivery)[0] in gone, lambda _: False)\n",
+        "tests/adapters/test_kafka_membership.py"
+        "::test_what_has_not_begun_where_reading_fails_is_dropped_though_one_behind_it_runs",
+        "kafka",
+    ),
+    Mutant(
         "kafka: what was settled in another log hides new messages",
         f"{_KAFKA}/membership.py",
         "            mark, start = None, begin\n",

@@ -41,6 +41,8 @@ class Pull:
         """The highest sequence in the stream that has come; 0: none yet."""
         self.created = ""
         """When its stream was made: another time is another stream, with other messages under the same sequences."""
+        self.made = ""
+        """When its durable was made, by us or by another replica."""
         self.doubted = False
         """May it be another by now? Then nothing is asked for."""
         self.floor: int | None = None

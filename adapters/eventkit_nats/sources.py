@@ -43,9 +43,10 @@ _PAUSES = (0.2, 2.0)
 
 
 class _Found(NamedTuple):
-    """A stream, as it is now."""
+    """A stream and its durable, as they are now."""
 
     created: str
+    made: str
     lost: Collection[bytes]
     """What is in hand of it and it does not hold any more, by the subjects of the acknowledgements."""
 
@@ -101,8 +102,10 @@ class Sources:
         for address in (*self._group.sources, self._group.retry):
             place = await self._topology.place(address)
             durable = self._topology.durable(self._group.name, address)
-            leases.append((await self._topology.consumer(place, durable))["config"]["ack_wait"] / 1e9)
+            info = await self._topology.consumer(place, durable)
+            leases.append(info["config"]["ack_wait"] / 1e9)
             pull = Pull(self._link, self._exchange.prefix, place, durable, address)
+            pull.made = info["created"]
             pull.created = await self._topology.created(place)
             self.pulls.append(pull)
         lease = min(leases)
@@ -237,7 +240,6 @@ class Sources:
             while True:
                 downs = self._downs
                 try:
-                    await self._topology.consumer(pull.place, pull.durable, _TROUBLE)
                     found = await self._look(pull)
                     if downs == self._downs:
                         break
@@ -278,12 +280,14 @@ class Sources:
         self._settling.doubt(pull.mark)
 
     async def _look(self, pull: Pull) -> _Found:
+        """NotProvisioned, if its durable is missing."""
+        made = (await self._topology.consumer(pull.place, pull.durable, _TROUBLE))["created"]
         info = await self._exchange.api(f"STREAM.INFO.{pull.place.stream}", timeout=_TROUBLE)
         known = self._settling.known(pull.mark) if info["created"] == pull.created else []
         lost = await self._lost(pull, known[-1:], info["state"]["last_seq"])
         if lost:
             lost = await self._lost(pull, known, info["state"]["last_seq"])
-        return _Found(info["created"], lost)
+        return _Found(info["created"], made, lost)
 
     async def _lost(self, pull: Pull, replies: Sequence[bytes], last: int) -> set[bytes]:
         """Those that are past its `last`, or in whose place the stream holds another message. What is only missing was
@@ -316,6 +320,9 @@ class Sources:
                 "is handled all the same, and its retries and dead letters are written; some may be repeats",
                 *(pull.address, self._group.name),
             )
+        if found.made != pull.made:
+            pull.made = found.made
+            self._settling.anew(pull.mark)
         pull.doubted = False
         self._settling.trust(pull.mark)  # before anything is asked for
 
@@ -332,7 +339,6 @@ class Sources:
             return False
         if made:
             pull.newest = 0
-            self._settling.anew(pull.mark)
             log.error(
                 "NATS: what group %s reads %s by was deleted, and is made again. It goes on where the group was: what "
                 "was in hand, and what was settled in the last seconds, comes again.",

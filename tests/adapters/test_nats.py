@@ -1304,6 +1304,49 @@ def test_what_was_not_renewed_in_time_begins_in_order_where_its_stream_is_gone(
     run(test())
 
 
+def test_acknowledgements_that_wait_are_not_sent_to_a_durable_that_another_replica_made_anew(
+    broker: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with started(broker("nats").url) as other, started(broker("nats").url, namespace_of(other)) as adapter:
+            await create(other)
+            got = await receive(adapter, GROUP)
+            await put(adapter, *(raw(TOPIC, b"%d" % number) for number in range(3)))
+            await got.arrive(3)
+            link, gate = adapter._started().link, asyncio.Event()
+            connect, write = link._open, link.write
+            written: list[bytes] = []
+
+            async def later(timeout: float) -> Client:
+                await gate.wait()
+                return await connect(timeout)
+
+            def noting(data: bytes) -> bool:
+                written.append(data)
+                return write(data)
+
+            monkeypatch.setattr(link, "_open", later)
+            assert link._client is not None
+            link._client.abort()
+            await eventually(lambda: link.error is not None, "it is down")
+            got.settle(got.got[2])
+            (pull, _) = got.consumer._sources.pulls  # type: ignore[attr-defined]
+            await api(other, f"CONSUMER.DELETE.{pull.place.stream}.{pull.durable}")
+            await create(other)  # as its replica does that reads
+            monkeypatch.setattr(link, "write", noting)
+            gate.set()
+            await link.up.wait()
+            await eventually(lambda: not pull.doubted, "it is known")
+            got.consumer.pause()
+            await got.consumer.stop(5.0)
+            assert not [data for data in written if b"+ACK" in data]
+            again = await receive(other, GROUP)
+            await again.arrive(3)
+            assert sorted(filter(None, again.bodies)) == [b"0", b"1", b"2"]
+
+    run(test())
+
+
 def test_what_is_no_longer_listened_to_is_not_asked_for_on_the_next_connection(broker: Give) -> None:
     async def test() -> None:
         async with started(broker("nats").url) as adapter:

@@ -1204,9 +1204,7 @@ def test_what_is_given_back_of_a_queue_that_was_deleted_is_not_dropped(url: str)
             inbox.settle(done)
             inbox.settle(done, RELEASE)
             inbox.settle(back, RELEASE)
-            ((told, error),) = inbox.failed
-            assert told is back
-            assert isinstance(error, LostMessage)
+            assert [(told, type(error)) for told, error in inbox.failed] == [(back, LostMessage)]
             await until(lambda: inbox.consumer.error is None)
             inbox.settle(back, Move(message(GROUP.retry, "again")))
             await inbox.consumer.stop(5)

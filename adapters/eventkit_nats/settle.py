@@ -193,14 +193,15 @@ class Settling:
                 self._kept[reply] = (delivery, how)
             return
         ours = until > self._loop.time()
-        if self._doubted and not ours and self._is_doubted(reply):
+        if not ours and self._is_doubted(reply):
             self._lapsed[reply], self._kept[reply] = until, (delivery, how)
             return
         if until == _ORPHAN and isinstance(how, Release):
             self._held[reply] = until
             self._receive.unsettled(delivery, how, LostMessage(f"its stream is gone: {reply.decode()}"))
             return
-        if (self._keeping or self._doubted) and ours and isinstance(how, Release) and self._must_wait(reply):
+        if ours and isinstance(how, Release) and (self._keeping or self._is_doubted(reply)):
+            # in a stream that has taken the place of its own it would be lost
             self._held[reply] = until
             self._back[reply] = delivery
             return
@@ -232,10 +233,6 @@ class Settling:
         back, self._back = self._back, {}
         for reply in sorted(back, key=sequence):
             self.settle(back[reply], RELEASE)
-
-    def _must_wait(self, reply: bytes) -> bool:
-        """Is it not to be given back now? In a stream that has taken the place of its own it would be lost."""
-        return self._keeping or self._is_doubted(reply)
 
     def park(self, reply: bytes, seconds: float) -> None:
         """Not due yet: the server keeps it until then. It takes no room here and holds up nobody."""

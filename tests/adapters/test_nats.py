@@ -34,6 +34,7 @@ from eventkit.security import Tls
 from eventkit.testing.brokers import Broker, provide
 from eventkit_nats import Authentication, NatsAdapter, NatsSettings
 from eventkit_nats.client import Client
+from eventkit_nats.link import Link
 
 Give = Callable[[str], Broker]
 _count = itertools.count(1)
@@ -90,6 +91,24 @@ def namespace_of(adapter: NatsAdapter) -> str:
 
 async def api(adapter: NatsAdapter, what: str, request: object = None) -> dict[str, Any]:
     return await adapter._started().exchange.api(what, request)
+
+
+def barred(link: Link, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """There is no other connection before this is set."""
+    gate, connect = asyncio.Event(), link._open
+
+    async def later(timeout: float) -> Client:
+        await gate.wait()
+        return await connect(timeout)
+
+    monkeypatch.setattr(link, "_open", later)
+    return gate
+
+
+async def cut_off(link: Link) -> None:
+    assert link._client is not None
+    link._client.abort()
+    await eventually(lambda: link.error is not None, "it is down")
 
 
 def run(test: Awaitable[None]) -> None:
@@ -1003,17 +1022,9 @@ def test_a_stream_that_others_made_again_while_the_link_was_down_is_noticed(
             got = await receive(adapter, GROUP)
             await put(adapter, raw(TOPIC, b"old"))
             await got.arrive(1)
-            link, gate = adapter._started().link, asyncio.Event()
-            connect = link._open
-
-            async def later(timeout: float) -> Client:
-                await gate.wait()
-                return await connect(timeout)
-
-            monkeypatch.setattr(link, "_open", later)
-            assert link._client is not None
-            link._client.abort()
-            await eventually(lambda: link.error is not None, "it is down")
+            link = adapter._started().link
+            gate = barred(link, monkeypatch)
+            await cut_off(link)
             await api(other, f"STREAM.DELETE.{name}=orders")
             await create(other)
             await put(other, raw(TOPIC, b"new"))
@@ -1042,19 +1053,11 @@ def test_what_is_settled_while_the_link_is_down_finishes_nothing_of_a_stream_tha
             old = [b"just before", b"meanwhile", b"given back", b"fails"]
             await put(adapter, *(raw(TOPIC, body) for body in old))
             await got.arrive(4)
-            link, gate = adapter._started().link, asyncio.Event()
-            connect = link._open
-
-            async def later(timeout: float) -> Client:
-                await gate.wait()
-                return await connect(timeout)
-
-            monkeypatch.setattr(link, "_open", later)
+            link = adapter._started().link
+            gate = barred(link, monkeypatch)
             got.settle(got.got[0])
             await got.consumer.flush(5.0)
-            assert link._client is not None
-            link._client.abort()
-            await eventually(lambda: link.error is not None, "it is down")
+            await cut_off(link)
             got.settle(got.got[1])
             got.settle(got.got[2], RELEASE)
             await api(other, f"STREAM.DELETE.{name}=orders")
@@ -1105,14 +1108,8 @@ def test_what_a_stream_has_lost_finishes_nothing_that_takes_its_place(
             await put(other, *(raw(TOPIC, body) for body in old))
             await got.arrive(4)
 
-            link, gate = links[0], asyncio.Event()
-            connect = link._open
-
-            async def later(timeout: float) -> Client:
-                await gate.wait()
-                return await connect(timeout)
-
-            monkeypatch.setattr(link, "_open", later)
+            link = links[0]
+            gate = barred(link, monkeypatch)
             await asyncio.to_thread(own.kill)
             await eventually(lambda: link.error is not None, "it is down")
             shutil.rmtree(messages)
@@ -1159,16 +1156,9 @@ def test_what_was_not_renewed_in_time_is_ours_where_its_stream_is_gone_and_else_
             got = await receive(adapter, GROUP)
             await put(adapter, *(raw(TOPIC, body) for body in (b"done", b"given back", b"fails", b"not begun")))
             await got.arrive(4)
-            link, gate = adapter._started().link, asyncio.Event()
-            connect = link._open
-
-            async def later(timeout: float) -> Client:
-                await gate.wait()
-                return await connect(timeout)
-
-            monkeypatch.setattr(link, "_open", later)
-            assert link._client is not None
-            link._client.abort()
+            link = adapter._started().link
+            gate = barred(link, monkeypatch)
+            await cut_off(link)
             await asyncio.sleep(1.2)  # the lease
             done, given_back, fails, _ = got.got
             got.settle(done)
@@ -1210,17 +1200,9 @@ def test_what_was_settled_while_the_link_was_down_is_finished_when_it_is_back(
             got = await receive(adapter, GROUP)
             await put(adapter, *(raw(TOPIC, b"%d" % number) for number in range(3)))
             await got.arrive(3)
-            link, gate = adapter._started().link, asyncio.Event()
-            connect = link._open
-
-            async def later(timeout: float) -> Client:
-                await gate.wait()
-                return await connect(timeout)
-
-            monkeypatch.setattr(link, "_open", later)
-            assert link._client is not None
-            link._client.abort()
-            await eventually(lambda: link.error is not None, "it is down")
+            link = adapter._started().link
+            gate = barred(link, monkeypatch)
+            await cut_off(link)
             got.settle(got.got[0])
             got.settle(got.got[1], RELEASE)
             gate.set()
@@ -1244,21 +1226,13 @@ def test_what_a_lost_server_may_not_have_is_acknowledged_again_after_a_long_whil
             got = await receive(adapter, GROUP)
             await put(adapter, *(raw(TOPIC, b"%d" % number) for number in range(2)))
             await got.arrive(2)
-            link, gate = adapter._started().link, asyncio.Event()
-            connect, write = link._open, link.write
-
-            async def later(timeout: float) -> Client:
-                await gate.wait()
-                return await connect(timeout)
-
-            monkeypatch.setattr(link, "_open", later)
+            link = adapter._started().link
+            gate, write = barred(link, monkeypatch), link.write
             monkeypatch.setattr(link, "write", lambda data: b"+ACK" in data or write(data))  # it dies with that
             got.settle(got.got[0])
             await got.consumer.flush(5.0)
             monkeypatch.setattr(link, "write", write)
-            assert link._client is not None
-            link._client.abort()
-            await eventually(lambda: link.error is not None, "it is down")
+            await cut_off(link)
             monkeypatch.setattr("eventkit_nats.settle._RECENT", 0.0)  # longer than that
             got.settle(got.got[1])
             settling = got.consumer._settling  # type: ignore[attr-defined]
@@ -1284,16 +1258,9 @@ def test_what_was_not_renewed_in_time_begins_in_order_where_its_stream_is_gone(
             bodies = [b"%d" % number for number in range(20)]
             await put(adapter, *(raw(TOPIC, body) for body in bodies))
             await got.arrive(20)
-            link, gate = adapter._started().link, asyncio.Event()
-            connect = link._open
-
-            async def later(timeout: float) -> Client:
-                await gate.wait()
-                return await connect(timeout)
-
-            monkeypatch.setattr(link, "_open", later)
-            assert link._client is not None
-            link._client.abort()
+            link = adapter._started().link
+            gate = barred(link, monkeypatch)
+            await cut_off(link)
             await asyncio.sleep(1.2)  # the lease
             await api(other, f"STREAM.DELETE.{namespace_of(adapter)}=orders")
             await create(other)
@@ -1313,22 +1280,15 @@ def test_acknowledgements_that_wait_are_not_sent_to_a_durable_that_another_repli
             got = await receive(adapter, GROUP)
             await put(adapter, *(raw(TOPIC, b"%d" % number) for number in range(3)))
             await got.arrive(3)
-            link, gate = adapter._started().link, asyncio.Event()
-            connect, write = link._open, link.write
+            link = adapter._started().link
+            gate, write = barred(link, monkeypatch), link.write
             written: list[bytes] = []
-
-            async def later(timeout: float) -> Client:
-                await gate.wait()
-                return await connect(timeout)
 
             def noting(data: bytes) -> bool:
                 written.append(data)
                 return write(data)
 
-            monkeypatch.setattr(link, "_open", later)
-            assert link._client is not None
-            link._client.abort()
-            await eventually(lambda: link.error is not None, "it is down")
+            await cut_off(link)
             got.settle(got.got[2])
             (pull, _) = got.consumer._sources.pulls  # type: ignore[attr-defined]
             await api(other, f"CONSUMER.DELETE.{pull.place.stream}.{pull.durable}")

@@ -15,8 +15,9 @@ from aiokafka.structs import OffsetAndMetadata
 
 from eventkit.adapter import Delivery
 from eventkit.testing.brokers import Broker
+from eventkit_kafka import KafkaAdapter
 from eventkit_kafka.progress import Tracker
-from tests.adapters.test_kafka import Bench, message, run, until
+from tests.adapters.test_kafka import Bench, Recorder, message, run, until
 from tests.adapters.test_kafka_membership import consumer_of, hang
 
 
@@ -31,6 +32,22 @@ async def marks(it: Bench) -> dict[TopicPartition, OffsetAndMetadata]:
     return {tp: mark for tp, mark in found.items() if tp.topic == it.topic("orders")}
 
 
+async def giving_up(
+    it: Bench, recorder: Recorder, another: KafkaAdapter, monkeypatch: pytest.MonkeyPatch
+) -> tuple[asyncio.Task[Recorder], asyncio.Event]:
+    """The other one joins, and the recorder is asked for its partitions: what it still runs ends when that is set."""
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def revoked(*_: object) -> None:
+        asked.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(recorder, "revoked", revoked)
+    joining = asyncio.create_task(it.consume(None, on=another))
+    await asked.wait()
+    return joining, go_on
+
+
 def test_what_is_in_hand_when_reading_fails_during_a_rebalance_comes_again(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -41,20 +58,13 @@ def test_what_is_in_hand_when_reading_fails_during_a_rebalance_comes_again(
         await it.publish(*(message(body=b"%d" % n) for n in range(3)))
         await until(lambda: len(recorder.got) == 3)
         consumer = consumer_of(recorder)
-        asked, go_on = asyncio.Event(), asyncio.Event()
-
-        async def revoked(*_: object) -> None:
-            asked.set()
-            await go_on.wait()
 
         async def fail(*_: object) -> None:
             raise KafkaConnectionError("on purpose")
 
-        monkeypatch.setattr(recorder, "revoked", revoked)
         another = it.another()
         await another.start(10)
-        joining = asyncio.create_task(it.consume(None, on=another))
-        await asked.wait()
+        joining, go_on = await giving_up(it, recorder, another, monkeypatch)
         monkeypatch.setattr(consumer, "_round", fail)
         await until(lambda: not consumer.member.trackers)
         go_on.set()
@@ -74,17 +84,9 @@ def test_what_is_in_hand_when_a_stop_cannot_commit_during_a_rebalance_comes_agai
         await it.publish(*(message(body=b"%d" % n) for n in range(3)))
         await until(lambda: len(recorder.got) == 3)
         consumer = consumer_of(recorder)
-        asked, go_on = asyncio.Event(), asyncio.Event()
-
-        async def revoked(*_: object) -> None:
-            asked.set()
-            await go_on.wait()
-
-        monkeypatch.setattr(recorder, "revoked", revoked)
         another = it.another()
         await another.start(10)
-        joining = asyncio.create_task(it.consume(None, on=another))
-        await asked.wait()
+        joining, go_on = await giving_up(it, recorder, another, monkeypatch)
         monkeypatch.setattr(consumer.member.consumer, "commit", hang)
         stopping = asyncio.create_task(recorder.consumer.stop(3))
         await until(lambda: not consumer.member.trackers)
